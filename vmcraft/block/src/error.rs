@@ -1,0 +1,71 @@
+//! What can go wrong between a name on the command line and an open disk.
+
+use std::io;
+
+/// The result of opening or reading an image.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an image could not be opened or read. Every variant names the image; `offset` counts bytes
+/// of the image file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The host's file system, or the other end of a connection, said no.
+    #[error("{image}: {doing}: {source}")]
+    Io {
+        /// The image as the user named it.
+        image: String,
+        /// What was being done, as in "cannot open".
+        doing: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The image contradicts its own format.
+    #[error("{image}: corrupt {what} at byte {offset:#x} of the image")]
+    Corrupt {
+        /// The image as the user named it.
+        image: String,
+        /// The structure or field that is wrong.
+        what: String,
+        /// Where it is, in bytes from the start of the image file.
+        offset: u64,
+    },
+    /// A valid image that needs something we do not have.
+    #[error("{image}: not supported: {feature}")]
+    Unsupported {
+        /// The image as the user named it.
+        image: String,
+        /// The feature's name in the format's own specification, and what to do instead.
+        feature: String,
+    },
+    /// Another process has the image open in a way that excludes ours.
+    #[error("{image}: the image is in use by another process ({detail}); {advice}")]
+    InUse {
+        /// The image as the user named it.
+        image: String,
+        /// Which lock conflicts.
+        detail: String,
+        /// What the user can do.
+        advice: &'static str,
+    },
+    /// The caller named a format, and the content is another.
+    #[error("{image}: the image is not in format {given}: {found}")]
+    WrongFormat {
+        /// The image as the user named it.
+        image: String,
+        /// The format that the caller gave.
+        given: String,
+        /// What was found instead.
+        found: String,
+    },
+    /// The image refers to a file that the caller's gate did not let through.
+    #[error("{image}: refers to {named:?}, which was not opened: {reason}")]
+    Refused {
+        /// The image that refers to the file.
+        image: String,
+        /// The name in the image's header.
+        named: String,
+        /// Why the gate closed.
+        reason: String,
+    },
+}

@@ -1,0 +1,18 @@
+//! Block devices, disk images and the layers between them.
+//!
+//! Everything that holds a guest's bytes is a [`BlockDevice`]: a raw file, a qcow2 image, an NBD
+//! export, a partition ([`Slice`]), a cache. Layers take a device and are one, so they stack in any
+//! order.
+//!
+//! Nothing here prints, exits or reads the environment. A file that an image names is opened only
+//! through the gate that the caller passes in.
+#![deny(unsafe_code)]
+
+mod device;
+mod error;
+pub mod image;
+mod raw;
+
+pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice};
+pub use error::{Error, Result};
+pub use raw::RawFile;

@@ -1,0 +1,16 @@
+//! The file system traits that every driver implements.
+//!
+//! A driver knows inodes, as FUSE does: it is asked for one name in one directory, for bytes of one
+//! inode, for one link's target. Names are bytes. Paths, symbolic links, mount points and letter
+//! case live above the traits, once.
+#![forbid(unsafe_code)]
+
+mod driver;
+mod error;
+mod filesystem;
+mod metadata;
+
+pub use driver::{Driver, OpenOptions};
+pub use error::{Error, Result};
+pub use filesystem::{DirEntry, FileSystem, Visit};
+pub use metadata::{DeviceNumber, FileType, InodeNumber, Metadata, StatFs, Timestamp};

@@ -1,0 +1,47 @@
+//! The disks that a handle was given.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vmcraft_block::image::{Format, Gate};
+
+/// How a disk is added.
+#[derive(Clone, Default)]
+pub struct DriveOptions {
+    /// Its format; `None` detects it.
+    pub format: Option<Format>,
+    /// Open it even while another process writes to it.
+    pub allow_in_use: bool,
+    /// A name of its own, under `/dev/disk/guestfs/`.
+    pub label: Option<String>,
+    /// What libguestfs calls `iface`, kept for scripts and without effect.
+    pub interface: Option<String>,
+}
+
+/// A disk that was added.
+#[derive(Clone)]
+pub(crate) struct Drive {
+    /// A path or URI, as the user gave it.
+    pub(crate) name: String,
+    pub(crate) options: DriveOptions,
+}
+
+/// Lets an image open files in its own directory, and below it.
+///
+/// A guest's owner can write any name into an image's header: without this, a disk that was uploaded
+/// could have the host's files read as its backing file.
+pub(crate) fn same_directory_gate() -> Arc<Gate> {
+    Arc::new(|reference| {
+        let directory = Path::new(reference.image).parent().filter(|dir| !dir.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new(".")).canonicalize();
+        match (directory, reference.resolved.canonicalize()) {
+            (Ok(directory), Ok(file)) if file.starts_with(&directory) => Ok(()),
+            (_, Err(e)) => Err(format!("{}: {e}", reference.resolved.display())),
+            _ => Err(format!(
+                "{} is outside the image's directory; allow it with --allow-backing {}",
+                reference.resolved.display(),
+                reference.resolved.parent().unwrap_or(Path::new("/")).display(),
+            )),
+        }
+    })
+}

@@ -1,0 +1,202 @@
+//! The handle: disks, devices, mounts, and what the calls share.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use vmcraft_block::image::{self, Gate, OpenOptions};
+use vmcraft_block::{BlockDevice, Slice};
+use vmcraft_fs::FileSystem;
+use vmcraft_volume::partition::PartitionTable;
+
+use crate::device::{self, Disk, Found};
+use crate::drive::{Drive, same_directory_gate};
+use crate::driver::DRIVERS;
+use crate::host::{Host, Progress};
+use crate::vfs::{LastLink, Node, Vfs};
+use crate::{DeviceName, Error, GuestPath, Metrics, Result};
+
+/// How many bytes of each disk are kept in memory unless the caller says otherwise.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// A virtual machine's disks, and the guest inside.
+///
+/// Add drives, [`launch`](Guest::launch), mount, look. Until this version writes, every disk is
+/// opened read-only and stays as it is; a dirty journal is replayed into memory.
+pub struct Guest {
+    pub(crate) drives: Vec<Drive>,
+    /// `None` before launch.
+    pub(crate) disks: Option<Vec<Disk>>,
+    /// Opened file systems by the canonical name of their device, so that each is opened once.
+    filesystems: Mutex<BTreeMap<String, Arc<dyn FileSystem>>>,
+    pub(crate) vfs: Vfs,
+    pub(crate) host: Host,
+    pub(crate) metrics: Metrics,
+    pub(crate) warnings: Vec<String>,
+    gate: Arc<Gate>,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guest {
+    /// A handle without drives.
+    pub fn new() -> Self {
+        Self {
+            drives: Vec::new(),
+            disks: None,
+            filesystems: Mutex::default(),
+            vfs: Vfs::default(),
+            host: Host::default(),
+            metrics: Metrics::default(),
+            warnings: Vec::new(),
+            gate: same_directory_gate(),
+        }
+    }
+
+    /// Decides which files an image may name as its backing or data file. Without this, those in
+    /// the image's own directory and below it.
+    pub fn set_gate(&mut self, gate: Arc<Gate>) {
+        self.gate = gate;
+    }
+
+    /// Where calls write what they are told to write to `-`.
+    pub fn set_output(&mut self, output: Box<dyn Write + Send>) {
+        self.host.output = Some(output);
+    }
+
+    /// Where calls read what they are told to read from `-`.
+    pub fn set_input(&mut self, input: Box<dyn Read + Send>) {
+        self.host.input = Some(input);
+    }
+
+    /// Called as a long call goes on.
+    pub fn set_progress(&mut self, on_progress: Option<Box<dyn FnMut(Progress) + Send>>) {
+        self.host.progress = on_progress;
+    }
+
+    /// The flag that interrupts a long call when set; whoever sets it also clears it.
+    pub fn cancel_flag(&self) -> Arc<AtomicBool> {
+        self.host.cancel.clone()
+    }
+
+    /// Takes what the user should know and no error said, such as a partition table's bad header.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The mounted tree.
+    pub fn vfs(&self) -> &Vfs {
+        &self.vfs
+    }
+
+    /// Opens the drives and finds their partitions.
+    pub(crate) fn launch_drives(&mut self) -> Result<()> {
+        if self.disks.is_some() {
+            return Err(Error::Usage("the handle is launched already".into()));
+        }
+        if self.drives.is_empty() {
+            return Err(Error::Usage(
+                "no drives: add one first, with -a on the command line or add-drive".into(),
+            ));
+        }
+        let started = Instant::now();
+        let mut images = Vec::new();
+        for drive in &self.drives {
+            let options = OpenOptions {
+                format: drive.options.format.clone(),
+                read_only: true,
+                allow_in_use: drive.options.allow_in_use,
+                gate: self.gate.clone(),
+                cache_bytes: CACHE_BYTES,
+            };
+            images.push(image::open(&drive.name, &options)?);
+        }
+        self.metrics.open = started.elapsed();
+        let started = Instant::now();
+        let mut disks = Vec::new();
+        for (drive, image) in self.drives.iter().zip(images) {
+            self.warnings.extend(image.warnings);
+            let table = PartitionTable::read(&image.device);
+            match &table {
+                Ok(Some(table)) => {
+                    self.warnings
+                        .extend(table.warnings.iter().map(|warning| format!("{}: {warning}", drive.name)));
+                }
+                Ok(None) => {}
+                Err(e) => self.warnings.push(format!("{}: {e}", drive.name)),
+            }
+            disks.push(Disk { device: image.device, table, label: drive.options.label.clone() });
+        }
+        self.disks = Some(disks);
+        self.metrics.scan = started.elapsed();
+        Ok(())
+    }
+
+    /// The disks, or an error that says to launch first.
+    pub(crate) fn launched(&self) -> Result<&[Disk]> {
+        self.disks
+            .as_deref()
+            .ok_or_else(|| Error::Usage("call launch before this: add run to the script".into()))
+    }
+
+    /// The device with this name.
+    pub(crate) fn find_device(&self, name: &DeviceName) -> Result<Found<'_>> {
+        device::find(self.launched()?, name)
+    }
+
+    /// The device with this name, open. Its canonical name comes with it.
+    pub(crate) fn open_device(&self, name: &DeviceName) -> Result<(String, Arc<dyn BlockDevice>)> {
+        let found = self.find_device(name)?;
+        let disk = found.disk.device.clone();
+        let device: Arc<dyn BlockDevice> = match found.partition {
+            None => disk,
+            Some(partition) => Arc::new(
+                Slice::new(disk, partition.start_bytes, partition.len_bytes)
+                    .map_err(|source| Error::Device { device: found.name.clone(), source })?,
+            ),
+        };
+        Ok((found.name, device))
+    }
+
+    /// The file system on a device, opened once. Its canonical name comes with it.
+    pub(crate) fn open_filesystem(&self, name: &DeviceName) -> Result<(String, Arc<dyn FileSystem>)> {
+        let (name, device) = self.open_device(name)?;
+        let mut open = self.filesystems.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(filesystem) = open.get(&name) {
+            return Ok((name, filesystem.clone()));
+        }
+        let on_device = |source| Error::FileSystem { device: name.clone(), source };
+        for driver in DRIVERS {
+            if (driver.probe)(&device).map_err(|source| Error::Device { device: name.clone(), source })? {
+                let filesystem: Arc<dyn FileSystem> =
+                    (driver.open)(device, vmcraft_fs::OpenOptions::default()).map_err(on_device)?.into();
+                open.insert(name.clone(), filesystem.clone());
+                return Ok((name, filesystem));
+            }
+        }
+        let held = vmcraft_volume::signature::probe(&device)
+            .map_err(|source| Error::Volume { device: name.clone(), source })?;
+        Err(on_device(vmcraft_fs::Error::Unsupported(match held {
+            Some(signature) => {
+                format!("the device holds {}, which this version does not open", signature.kind)
+            }
+            None => "no file system was recognised on the device".into(),
+        })))
+    }
+
+    /// Follows a path inside the guest.
+    pub(crate) fn resolve(&self, path: &GuestPath) -> Result<Node> {
+        self.vfs.resolve(path, LastLink::Follow)
+    }
+
+    /// Follows a path inside the guest, but not the link that it ends in.
+    pub(crate) fn resolve_link(&self, path: &GuestPath) -> Result<Node> {
+        self.vfs.resolve(path, LastLink::Keep)
+    }
+}

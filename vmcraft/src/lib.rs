@@ -1,0 +1,32 @@
+//! Work on the guest inside a virtual machine's disks, in the process of an ordinary user.
+//!
+//! ```no_run
+//! let mut guest = vmcraft::Guest::open("disk.qcow2")?;
+//! guest.mount_root()?;
+//! println!("{}", guest.cat("/etc/hostname".into())?);
+//! # Ok::<(), vmcraft::Error>(())
+//! ```
+//!
+//! [`Guest`] is a handle with libguestfs's calls: add drives, launch, mount, look, read. Each call is
+//! one documented method; [`call::table`] lists them for programs that make calls by name.
+#![forbid(unsafe_code)]
+
+pub mod call;
+mod calls;
+mod device;
+mod drive;
+mod driver;
+mod error;
+mod guest;
+mod host;
+mod metrics;
+mod path;
+pub mod value;
+pub mod vfs;
+
+pub use drive::DriveOptions;
+pub use error::{Error, Result};
+pub use guest::Guest;
+pub use host::Progress;
+pub use metrics::Metrics;
+pub use path::{DeviceName, DeviceOrPath, GuestPath, Mountable};

@@ -1,0 +1,26 @@
+//! What is wrong with a partition table or a volume.
+
+use std::io;
+
+/// The result of reading a partition table or a volume's metadata.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a partition table or a volume could not be read. The caller adds the device's name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The metadata contradicts its own format.
+    #[error("corrupt {what} at byte {offset:#x} of the device")]
+    Corrupt {
+        /// The structure or field that is wrong.
+        what: String,
+        /// Where it is, in bytes from the start of the device.
+        offset: u64,
+    },
+    /// Valid, but it needs something we do not have.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// The device below failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
