@@ -21,6 +21,8 @@ mod guest;
 mod host;
 mod metrics;
 mod path;
+#[cfg(test)]
+mod testing;
 pub mod value;
 pub mod vfs;
 
