@@ -22,9 +22,12 @@ mod host;
 mod metrics;
 mod path;
 #[cfg(test)]
+mod raw_tree;
+#[cfg(test)]
 mod testing;
 pub mod value;
 pub mod vfs;
+pub mod walk;
 
 pub use drive::DriveOptions;
 pub use error::{Error, Result};

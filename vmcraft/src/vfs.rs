@@ -243,6 +243,16 @@ impl Vfs {
         self.by_id(node.mount)
     }
 
+    /// Where an inode leads: to itself, or to the root of what is mounted on it.
+    pub fn place<'a>(&'a self, mount: &'a Mount, inode: InodeNumber) -> (&'a Mount, InodeNumber) {
+        let (mut mount, mut inode) = (mount, inode);
+        while let Some(upper) = self.over.get(&(mount.id, inode)) {
+            mount = self.by_id(*upper);
+            inode = mount.filesystem.root();
+        }
+        (mount, inode)
+    }
+
     fn by_id(&self, id: MountId) -> &Mount {
         // Nodes do not outlive the borrow of the tree that made them, but a caller can keep a
         // clone over an unmount; the bottom tree then stands in.
@@ -254,12 +264,9 @@ impl Vfs {
     }
 
     /// The node, or the root of what is mounted on it.
-    fn enter(&self, mut mount: MountId, mut inode: InodeNumber, path: BString) -> Node {
-        while let Some(upper) = self.over.get(&(mount, inode)) {
-            mount = *upper;
-            inode = self.by_id(mount).filesystem.root();
-        }
-        self.node(mount, inode, path)
+    fn enter(&self, mount: MountId, inode: InodeNumber, path: BString) -> Node {
+        let (mount, inode) = self.place(self.by_id(mount), inode);
+        Node { mount: mount.id, filesystem: mount.filesystem.clone(), inode, path }
     }
 
     fn resolve_any(&self, path: &GuestPath, last: LastLink) -> Result<Node> {
