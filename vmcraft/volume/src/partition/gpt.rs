@@ -156,8 +156,7 @@ impl Header {
 
     /// Reads the entries and checks their sum.
     fn read_entries(&self, device: &dyn BlockDevice) -> Result<Vec<u8>> {
-        let corrupt =
-            |what: &str, offset| Error::Corrupt { what: format!("GPT entries: {what}"), offset };
+        let corrupt = |what: &str, offset| Error::Corrupt { what: format!("GPT entries: {what}"), offset };
         let len = u64::from(self.entry_count) * u64::from(self.entry_size);
         if self.entries_offset.checked_add(len).is_none_or(|end| end > device.size()) {
             return Err(corrupt("they would lie beyond the end of the disk", self.offset + 0x48));

@@ -1,0 +1,3 @@
+//! Partition tables and signatures, measured against the tools that made the disks.
+
+mod partitions;
