@@ -1,0 +1,71 @@
+//! Scripts written for guestfish run unchanged, and print what guestfish printed.
+
+use std::fs;
+use std::process::Command;
+
+use crate::support::{named, output, small_guest};
+
+/// Runs `NAME.gf` and compares with what guestfish recorded in `NAME.out`.
+fn compare(name: &str) {
+    let dir = testkit::tempdir();
+    let image = small_guest(dir.path());
+    let golden = testkit::workspace().join("tests/golden/guestfish");
+    let script = golden.join(name).with_extension("gf");
+    let text = fs::read_to_string(&script).expect("the script");
+    let options =
+        text.lines().next().and_then(|line| line.strip_prefix("# ")).expect("options in the first line");
+
+    let mut command = Command::new(named("guestfish", dir.path()));
+    command.current_dir(testkit::workspace());
+    for option in options.split_whitespace() {
+        match option {
+            "IMAGE" => command.arg(&image),
+            _ => command.arg(option),
+        };
+    }
+    let ours = output(command.arg("-f").arg(&script));
+    let theirs = fs::read(script.with_extension("out")).expect("what guestfish printed");
+    let (ours_text, theirs_text) = (String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&theirs));
+    if let Some((number, (our_line, their_line))) =
+        ours_text.lines().zip(theirs_text.lines()).enumerate().find(|(_, (ours, theirs))| ours != theirs)
+    {
+        let call = theirs_text.lines().take(number + 1).filter(|line| line.starts_with("--- ")).last();
+        panic!(
+            "{name}.out:{}: in {call:?}\nguestfish: {their_line:?}\n  vmcraft: {our_line:?}\n{}",
+            number + 1,
+            String::from_utf8_lossy(&ours.stderr),
+        );
+    }
+    assert_eq!(ours.stdout, theirs, "{name}: {}", String::from_utf8_lossy(&ours.stderr));
+    assert!(ours.status.success(), "{name}: {}", String::from_utf8_lossy(&ours.stderr));
+}
+
+#[test]
+fn devices() {
+    compare("devices");
+}
+
+#[test]
+fn looking() {
+    compare("looking");
+}
+
+#[test]
+fn stat() {
+    compare("stat");
+}
+
+#[test]
+fn reading() {
+    compare("reading");
+}
+
+#[test]
+fn inspection() {
+    compare("inspection");
+}
+
+#[test]
+fn language() {
+    compare("language");
+}

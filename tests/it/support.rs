@@ -1,0 +1,36 @@
+//! The binary under test and the images it is run on.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The `vmcraft` binary, which stands above this test's in the target directory.
+pub(crate) fn binary() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let built = own.ancestors().nth(2).expect("target/PROFILE/deps/it").join("vmcraft");
+    assert!(built.exists(), "{}: build it first: cargo build -p vmcraft-cli", built.display());
+    built
+}
+
+/// The binary under another name, as a symbolic link in `dir`.
+pub(crate) fn named(name: &str, dir: &Path) -> PathBuf {
+    let link = dir.join(name);
+    std::os::unix::fs::symlink(binary(), &link).expect("the link can be made");
+    link
+}
+
+/// The committed small guest, unpacked into `dir`.
+pub(crate) fn small_guest(dir: &Path) -> PathBuf {
+    let packed = testkit::workspace().join("fixtures/images/small-guest.img.zst");
+    let image = dir.join("small-guest.img");
+    testkit::run_ok(
+        "zstd",
+        ["-q".as_ref(), "-d".as_ref(), packed.as_os_str(), "-o".as_ref(), image.as_os_str()],
+    );
+    image
+}
+
+/// Runs a command with an empty standard input.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null());
+    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
