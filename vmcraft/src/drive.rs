@@ -1,6 +1,6 @@
 //! The disks that a handle was given.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmcraft_block::image::{Format, Gate};
@@ -26,22 +26,26 @@ pub(crate) struct Drive {
     pub(crate) options: DriveOptions,
 }
 
-/// Lets an image open files in its own directory, and below it.
+/// Lets an image open files in its own directory, in these, and below them.
 ///
 /// A guest's owner can write any name into an image's header: without this, a disk that was uploaded
 /// could have the host's files read as its backing file.
-pub(crate) fn same_directory_gate() -> Arc<Gate> {
-    Arc::new(|reference| {
-        let directory = Path::new(reference.image).parent().filter(|dir| !dir.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new(".")).canonicalize();
-        match (directory, reference.resolved.canonicalize()) {
-            (Ok(directory), Ok(file)) if file.starts_with(&directory) => Ok(()),
-            (_, Err(e)) => Err(format!("{}: {e}", reference.resolved.display())),
-            _ => Err(format!(
-                "{} is outside the image's directory; allow it with --allow-backing {}",
-                reference.resolved.display(),
-                reference.resolved.parent().unwrap_or(Path::new("/")).display(),
-            )),
+pub(crate) fn directory_gate(allowed: Vec<PathBuf>) -> Arc<Gate> {
+    Arc::new(move |reference| {
+        let file = reference
+            .resolved
+            .canonicalize()
+            .map_err(|e| format!("{}: {e}", reference.resolved.display()))?;
+        let own = Path::new(reference.image).parent().unwrap_or(Path::new(""));
+        let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
+        let inside = |directory: &Path| directory.canonicalize().is_ok_and(|dir| file.starts_with(dir));
+        if inside(own) || allowed.iter().any(|directory| inside(directory)) {
+            return Ok(());
         }
+        Err(format!(
+            "{} is outside the image's directory; allow it with --allow-backing {}",
+            reference.resolved.display(),
+            reference.resolved.parent().unwrap_or(Path::new("/")).display(),
+        ))
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -12,7 +13,7 @@ use vmcraft_fs::FileSystem;
 use vmcraft_volume::partition::PartitionTable;
 
 use crate::device::{self, Disk, Found};
-use crate::drive::{Drive, same_directory_gate};
+use crate::drive::{Drive, directory_gate};
 use crate::driver::DRIVERS;
 use crate::host::{Host, Progress};
 use crate::vfs::{LastLink, Node, Vfs};
@@ -55,7 +56,7 @@ impl Guest {
             host: Host::default(),
             metrics: Metrics::default(),
             warnings: Vec::new(),
-            gate: same_directory_gate(),
+            gate: directory_gate(Vec::new()),
         }
     }
 
@@ -63,6 +64,12 @@ impl Guest {
     /// the image's own directory and below it.
     pub fn set_gate(&mut self, gate: Arc<Gate>) {
         self.gate = gate;
+    }
+
+    /// Lets images name backing and data files in these directories and below them, besides their
+    /// own.
+    pub fn allow_backing(&mut self, directories: Vec<PathBuf>) {
+        self.gate = directory_gate(directories);
     }
 
     /// Where calls write what they are told to write to `-`.

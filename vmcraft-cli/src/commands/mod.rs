@@ -1,0 +1,26 @@
+//! The sub-commands: what is not a command of the shell.
+
+mod completions;
+
+use std::process::ExitCode;
+
+use crate::error::Result;
+
+/// A sub-command and its options.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Subcommand {
+    /// Show help: the commands, or the help of one
+    Help(crate::help::Help),
+    /// Print the completion of this command line for a shell
+    Completions(completions::Completions),
+}
+
+impl Subcommand {
+    /// Runs it.
+    pub(crate) fn run(&self) -> Result<ExitCode> {
+        match self {
+            Self::Help(help) => help.run(),
+            Self::Completions(completions) => completions.run(),
+        }
+    }
+}

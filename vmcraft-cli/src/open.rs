@@ -1,0 +1,140 @@
+//! From the options to a handle: disks added, launched if anything is to be mounted, mounted.
+
+use std::ffi::OsStr;
+
+use bstr::{BString, ByteSlice};
+use vmcraft::call::Call;
+use vmcraft::value::Value;
+use vmcraft::{DriveOptions, Guest, GuestPath, Mountable};
+
+use crate::error::{Error, Result, message};
+use crate::options::{Drive, GuestOptions, MountOption};
+use crate::report;
+
+impl GuestOptions {
+    /// A handle with the disks added, not launched.
+    pub(crate) fn guest(&self) -> Result<Guest> {
+        self.refuse_keys()?;
+        let mut guest = Guest::new();
+        guest.allow_backing(self.allow_backing.clone());
+        for drive in &self.drives.0 {
+            self.add(&mut guest, drive)?;
+        }
+        Ok(guest)
+    }
+
+    /// Whether what is asked for needs the disks to be open.
+    pub(crate) fn wants_launch(&self) -> bool {
+        self.inspector || !self.mounts.is_empty()
+    }
+
+    /// Opens the disks and mounts what the options say.
+    pub(crate) fn launch(&self, guest: &mut Guest) -> Result<()> {
+        guest.launch().map_err(|e| Error::call("launch", e))?;
+        report_warnings(guest);
+        if self.inspector {
+            self.mount_root(guest)?;
+        }
+        for mount in &self.mounts {
+            self.mount(guest, mount)?;
+        }
+        report_warnings(guest);
+        Ok(())
+    }
+
+    /// Finds the operating system and mounts what it would mount.
+    fn mount_root(&self, guest: &mut Guest) -> Result<()> {
+        let roots = list(call(guest, "inspect-os", &[])?);
+        let root = match (&self.root, roots.as_slice()) {
+            (Some(root), _) => root.as_str().into(),
+            (None, []) => {
+                return Err(message(
+                    "no operating system was found on the disks; to look at them without -i, use run and \
+                     list-filesystems, then mount",
+                ));
+            }
+            (None, [root]) => root.clone(),
+            (None, several) => {
+                return Err(message(format!(
+                    "several operating systems were found; choose one with --root: {}",
+                    bstr::join(", ", several).as_bstr()
+                )));
+            }
+        };
+        let Value::Hash(mut mountpoints) = call(guest, "inspect-get-mountpoints", &[root])? else {
+            return Err(message("inspect-get-mountpoints: gave no pairs"));
+        };
+        // A directory before what is mounted below it.
+        mountpoints.sort_by_key(|(mountpoint, _)| mountpoint.len());
+        for (mountpoint, device) in mountpoints {
+            let mounted = guest.mount(Mountable::new(&device), GuestPath::new(&mountpoint));
+            match mounted.map_err(|e| Error::call("mount", e)) {
+                Err(error) if mountpoint != "/" => {
+                    report::warning(&format!("{error} (some of the guest is missing)"))
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn mount(&self, guest: &mut Guest, mount: &MountOption) -> Result<()> {
+        guest
+            .mount(Mountable::new(&mount.mountable), GuestPath::new(&mount.mountpoint))
+            .map_err(|e| Error::call("mount", e))
+    }
+
+    fn add(&self, guest: &mut Guest, drive: &Drive) -> Result<()> {
+        match drive {
+            Drive::Image { name, format, sector_size: _ } => {
+                let name = utf8(name)?;
+                let format = format
+                    .as_deref()
+                    .map(|format| format.parse().map_err(|e| message(format!("--format: {e}"))))
+                    .transpose()?;
+                let options = DriveOptions { format, allow_in_use: self.ro, ..DriveOptions::default() };
+                guest.add_drive_with(name, options)?;
+                Ok(())
+            }
+            Drive::Domain(name) => Err(message(format!("-d {name}: not supported"))),
+            Drive::Prepared(what) => Err(message(format!(
+                "-N {what}: this version only reads, and makes no disks; make one with qemu-img and mkfs"
+            ))),
+        }
+    }
+
+    fn refuse_keys(&self) -> Result<()> {
+        let option = match (self.keys.first(), self.keys_from_stdin) {
+            (Some(key), _) => format!("--key {}", key.split(':').next().unwrap_or_default()),
+            (None, true) => "--keys-from-stdin".to_owned(),
+            (None, false) => return Ok(()),
+        };
+        Err(message(format!("{option}: this version opens no encrypted volumes, and needs no keys")))
+    }
+}
+
+/// Makes a call by its name.
+fn call(guest: &mut Guest, name: &'static str, words: &[BString]) -> Result<Value> {
+    let call = Call::find(name).ok_or_else(|| message(format!("{name}: this version has no such call")))?;
+    let bound = call.bind_words(words)?;
+    (call.invoke)(guest, &bound).map_err(|e| Error::call(call.name, e))
+}
+
+fn list(value: Value) -> Vec<BString> {
+    match value {
+        Value::List(items) => items,
+        _ => Vec::new(),
+    }
+}
+
+/// The library takes image names as text, because it puts them into messages and URIs.
+fn utf8(name: &OsStr) -> Result<&str> {
+    name.to_str().ok_or_else(|| message(format!("{}: the name of an image must be UTF-8", name.display())))
+}
+
+/// Says what the library noticed.
+pub(crate) fn report_warnings(guest: &mut Guest) {
+    for warning in guest.take_warnings() {
+        report::warning(&warning);
+    }
+}

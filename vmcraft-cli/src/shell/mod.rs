@@ -1,0 +1,84 @@
+//! The shell: where commands come from, and what runs them.
+
+mod interactive;
+mod json;
+pub(crate) mod local;
+mod print;
+mod script;
+mod session;
+pub(crate) mod suggest;
+pub(crate) mod syntax;
+
+use std::io::IsTerminal;
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+use bstr::BString;
+
+use crate::error::{Result, message};
+use crate::open::report_warnings;
+use crate::options::{Drive, ShellOptions};
+use crate::shell::script::Script;
+use crate::shell::session::Session;
+
+/// Runs the shell that the command line asks for.
+pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
+    if let Some(command) = &options.command_help {
+        return crate::help::show(command);
+    }
+    if options.live {
+        return Err(message("--live: not supported: it needs an agent inside a running guest"));
+    }
+    let mut options = options.clone();
+    adopt_old_syntax(&mut options);
+    let mut guest = options.guest.guest()?;
+    if options.guest.wants_launch() {
+        options.guest.launch(&mut guest)?;
+    }
+    let mut session = Session::new(guest, &options);
+    let result = execute(&mut session, &options);
+    session.finish();
+    report_warnings(session.guest());
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// guestfish's old form `-i IMAGE…`: with -i and no disk, the words are disks.
+fn adopt_old_syntax(options: &mut ShellOptions) {
+    if !options.guest.inspector || !options.guest.drives.0.is_empty() {
+        return;
+    }
+    for name in std::mem::take(&mut options.commands) {
+        options.guest.drives.0.push(match name.to_str() {
+            Some(domain) if !domain.contains('/') && !std::path::Path::new(domain).exists() => {
+                Drive::Domain(domain.to_owned())
+            }
+            _ => Drive::Image { name, format: None, sector_size: None },
+        });
+    }
+}
+
+/// Runs what the options name, in this order: --run, -f, the words of the command line; without any
+/// of them, standard input.
+fn execute(session: &mut Session, options: &ShellOptions) -> Result<()> {
+    for line in &options.run {
+        session.run_script(&mut Script::from_text(line))?;
+    }
+    if let Some(file) = &options.file {
+        session.run_script(&mut Script::open(file)?)?;
+    }
+    if !options.commands.is_empty() {
+        session.run_words(&command_words(options))?;
+    }
+    if !options.run.is_empty() || options.file.is_some() || !options.commands.is_empty() {
+        return Ok(());
+    }
+    if std::io::stdin().is_terminal() {
+        interactive::run(session, options)
+    } else {
+        session.run_script(&mut Script::stdin())
+    }
+}
+
+fn command_words(options: &ShellOptions) -> Vec<BString> {
+    options.commands.iter().cloned().map(|word| BString::from(word.into_vec())).collect()
+}

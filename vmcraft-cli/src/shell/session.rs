@@ -1,0 +1,377 @@
+//! A running shell: the handle, the output, and what is done with each line.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command as Process, Stdio};
+use std::time::Instant;
+
+use bstr::{BStr, BString, ByteSlice};
+use tempfile::NamedTempFile;
+use vmcraft::Guest;
+use vmcraft::call::{ArgumentKind, Call};
+use vmcraft::value::Value;
+
+use crate::error::{Error, Result, message};
+use crate::options::ShellOptions;
+use crate::output::Output;
+use crate::report;
+use crate::shell::script::Script;
+use crate::shell::syntax::{self, Action, Command, Line};
+use crate::shell::{json, local, print, suggest};
+
+/// How deep `<!` may nest: a program whose output runs that program again must end somewhere.
+const MAX_INLINE_DEPTH: usize = 64;
+
+/// A running shell.
+pub(crate) struct Session {
+    guest: Guest,
+    pub(crate) options: ShellOptions,
+    output: Output,
+    /// What `setenv` and `unsetenv` changed: the environment of the programs that the shell starts.
+    environment: BTreeMap<OsString, Option<OsString>>,
+    pub(crate) wants_exit: bool,
+    inline_depth: usize,
+}
+
+impl Session {
+    /// A shell for this handle.
+    pub(crate) fn new(guest: Guest, options: &ShellOptions) -> Self {
+        let mut session = Self {
+            guest,
+            options: options.clone(),
+            output: Output::stdout(),
+            environment: BTreeMap::new(),
+            wants_exit: false,
+            inline_depth: 0,
+        };
+        session.connect();
+        session
+    }
+
+    /// Gives the handle what `-` means.
+    fn connect(&mut self) {
+        self.guest.set_output(Box::new(self.output.clone()));
+        self.guest.set_input(Box::new(io::stdin()));
+    }
+
+    /// The handle.
+    pub(crate) fn guest(&mut self) -> &mut Guest {
+        &mut self.guest
+    }
+
+    /// Replaces the handle by a fresh one.
+    pub(crate) fn reopen(&mut self) {
+        self.guest = Guest::new();
+        self.connect();
+    }
+
+    /// Where results go.
+    pub(crate) fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// Sees that everything is written before the process ends.
+    pub(crate) fn finish(&mut self) {
+        // A failure was seen when the command's own output was flushed.
+        let _ = self.output.flush();
+    }
+
+    /// Runs lines to the end, to `exit` or to the first command that fails.
+    pub(crate) fn run_script(&mut self, script: &mut Script) -> Result<()> {
+        while !self.wants_exit {
+            let Some(line) = script.next_line()? else { break };
+            self.run_line(&line, script)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one line. What fails is reported here; the error only says that it was.
+    pub(crate) fn run_line(&mut self, line: &[u8], script: &mut Script) -> Result<()> {
+        let (result, tolerate_failure) = match syntax::parse(line) {
+            Ok(Line { tolerate_failure, action }) => (self.run_action(action, script), tolerate_failure),
+            Err(error) => (Err(message(error.to_string())), false),
+        };
+        self.settle(result, tolerate_failure, script)
+    }
+
+    /// Runs the words of the command line: commands with a lone `:` between them.
+    pub(crate) fn run_words(&mut self, words: &[BString]) -> Result<()> {
+        let mut stdin = Script::stdin();
+        let mut commands: Vec<_> = words.split(|word| word == ":").collect();
+        // A colon at the end is not followed by an empty command.
+        if commands.len() > 1 && commands.last().is_some_and(|last| last.is_empty()) {
+            commands.pop();
+        }
+        for words in commands {
+            if self.wants_exit {
+                break;
+            }
+            let (command, tolerate_failure) =
+                syntax::from_words(words).ok_or_else(|| message("empty command on the command line"))?;
+            let result = self.run_command(command, &mut stdin);
+            self.settle_at(result, tolerate_failure, None)?;
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, result: Result<()>, tolerate_failure: bool, script: &Script) -> Result<()> {
+        let location = if result.is_err() { script.location() } else { None };
+        self.settle_at(result, tolerate_failure, location.as_ref())
+    }
+
+    /// Reports a failure, and forgets it if it is tolerated.
+    fn settle_at(
+        &mut self,
+        result: Result<()>,
+        tolerate_failure: bool,
+        location: Option<&report::Location>,
+    ) -> Result<()> {
+        // A call's result must be on its way before the next program or message is.
+        let result = result.and_then(|()| self.output.flush().map_err(|e| Error::output(&e)));
+        for warning in self.guest.take_warnings() {
+            report::warning(&warning);
+        }
+        let Err(error) = result else { return Ok(()) };
+        match error {
+            Error::BrokenPipe => return Err(error),
+            Error::Reported => {}
+            _ => report::error(location, &error),
+        }
+        match error {
+            Error::Interrupted => Err(error),
+            _ if tolerate_failure => Ok(()),
+            _ => Err(Error::Reported),
+        }
+    }
+
+    fn run_action(&mut self, action: Action, script: &mut Script) -> Result<()> {
+        match action {
+            Action::Nothing => Ok(()),
+            Action::Host(command) => self.run_host(command.as_bstr()),
+            Action::Inline(command) => self.run_inline(command.as_bstr()),
+            Action::Command(command) => self.run_command(command, script),
+        }
+    }
+
+    /// Runs a command, with its output through a pipe if it has one.
+    pub(crate) fn run_command(&mut self, command: Command, script: &mut Script) -> Result<()> {
+        let words: Vec<BString> = command
+            .words
+            .into_iter()
+            .map(|word| if word.quoted { word.text } else { self.expand_home(word.text) })
+            .collect();
+        match command.pipe {
+            None => self.dispatch(command.name.as_bstr(), words, script),
+            Some(pipe) => self.run_piped(command.name.as_bstr(), words, pipe.as_bstr(), script),
+        }
+    }
+
+    /// Runs a command, be it the shell's own or a call.
+    pub(crate) fn dispatch(&mut self, name: &BStr, words: Vec<BString>, script: &mut Script) -> Result<()> {
+        let normal = syntax::normal_name(name);
+        if let Some(command) = local::find(&normal) {
+            return (command.run)(self, &words, script);
+        }
+        let Some(call) = Call::find(&normal) else { return Err(message(suggest::unknown(&normal))) };
+        self.call(call, words, script)
+    }
+
+    /// Makes a call and prints its result.
+    fn call(&mut self, call: &'static Call, mut words: Vec<BString>, script: &mut Script) -> Result<()> {
+        // The files live until the call has read them.
+        let _here_documents = here_documents(call, &mut words, script)?;
+        let bound = call.bind_words(&words)?;
+        if self.options.guest.trace {
+            let words: Vec<_> = words.iter().map(|word| syntax::quote(word.as_bstr()).to_string()).collect();
+            report::trace(&format!("{} {}", call.name, words.join(" ")).trim_end());
+        }
+        let started = Instant::now();
+        let value = (call.invoke)(&mut self.guest, &bound).map_err(|e| Error::call(call.name, e));
+        tracing::debug!(call = call.name, elapsed = ?started.elapsed(), "called");
+        let value = value?;
+        self.print(call, &value)
+    }
+
+    fn print(&mut self, call: &Call, value: &Value) -> Result<()> {
+        let printed = if self.options.json {
+            match json::to_json(value) {
+                Some(json) => writeln!(self.output, "{json}"),
+                None => Ok(()),
+            }
+        } else {
+            if let Value::Buffer(bytes) = value
+                && self.output.is_terminal()
+            {
+                refuse_binary(call, bytes)?;
+            }
+            print::print(&mut self.output, value, call.print)
+        };
+        printed.map_err(|e| Error::output(&e))
+    }
+
+    /// Runs a command with its output going to a program of the host.
+    fn run_piped(
+        &mut self,
+        name: &BStr,
+        words: Vec<BString>,
+        pipe: &BStr,
+        script: &mut Script,
+    ) -> Result<()> {
+        self.flush()?;
+        let mut child = self
+            .host_shell(pipe)?
+            .stdin(Stdio::piped())
+            .spawn()
+            .map_err(|e| message(format!("cannot run {pipe}: {e}")))?;
+        let stdin = child.stdin.take().map(|stdin| File::from(OwnedFd::from(stdin)));
+        let stdin = stdin.ok_or_else(|| message(format!("cannot write to {pipe}")))?;
+        let outer = std::mem::replace(&mut self.output, Output::file(stdin));
+        self.connect();
+        let result = self
+            .dispatch(name, words, script)
+            .and_then(|()| self.output.flush().map_err(|e| Error::output(&e)));
+        // The handle holds a clone: both must go before the program sees the end of its input.
+        self.output = outer;
+        self.connect();
+        let status = child.wait().map_err(|e| message(format!("{pipe}: {e}")))?;
+        match result {
+            Err(Error::BrokenPipe) if self.options.pipe_error => {
+                Err(message(format!("{pipe}: stopped reading before the end")))
+            }
+            Err(Error::BrokenPipe) => Ok(()),
+            result => {
+                if !status.success() {
+                    tracing::info!("{pipe}: {status}");
+                }
+                result
+            }
+        }
+    }
+
+    /// Runs a program of the host.
+    fn run_host(&mut self, command: &BStr) -> Result<()> {
+        self.flush()?;
+        let status =
+            self.host_shell(command)?.status().map_err(|e| message(format!("cannot run {command}: {e}")))?;
+        if status.success() { Ok(()) } else { Err(message(format!("!{command}: {status}"))) }
+    }
+
+    /// Runs a program of the host, and its output as commands.
+    fn run_inline(&mut self, command: &BStr) -> Result<()> {
+        if self.inline_depth >= MAX_INLINE_DEPTH {
+            return Err(message(format!("<!{command}: nested more than {MAX_INLINE_DEPTH} deep")));
+        }
+        self.flush()?;
+        let mut child = self
+            .host_shell(command)?
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|e| message(format!("cannot run {command}: {e}")))?;
+        let Some(stdout) = child.stdout.take() else {
+            return Err(message(format!("cannot read from {command}")));
+        };
+        self.inline_depth += 1;
+        let mut script = Script::from_reader(stdout, format!("<!{}", command.trim().as_bstr()));
+        let result = self.run_script(&mut script);
+        self.inline_depth -= 1;
+        drop(script);
+        self.reap(&mut child, command, result)
+    }
+
+    fn reap(&mut self, child: &mut Child, command: &BStr, result: Result<()>) -> Result<()> {
+        let status = child.wait().map_err(|e| message(format!("{command}: {e}")))?;
+        result?;
+        if status.success() { Ok(()) } else { Err(message(format!("<!{command}: {status}"))) }
+    }
+
+    /// A program of the host, run by its shell with the session's environment.
+    pub(crate) fn host_shell(&self, command: &BStr) -> Result<Process> {
+        let mut process = Process::new("/bin/sh");
+        process.arg("-c").arg(command.to_os_str().map_err(|e| message(e.to_string()))?);
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => process.env(name, value),
+                None => process.env_remove(name),
+            };
+        }
+        Ok(process)
+    }
+
+    /// A variable of the environment, as the session has it.
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
+        match self.environment.get(OsStr::new(name)) {
+            Some(value) => value.clone(),
+            None => std::env::var_os(name),
+        }
+    }
+
+    /// Changes a variable of the environment for the programs that the shell starts.
+    pub(crate) fn set_variable(&mut self, name: OsString, value: Option<OsString>) {
+        self.environment.insert(name, value);
+    }
+
+    /// Writes out what was printed, before something else prints.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.output.flush().map_err(|e| Error::output(&e))
+    }
+
+    /// `~` and `~NAME` at the start of a word are home directories of the host.
+    pub(crate) fn expand_home(&self, word: BString) -> BString {
+        let Some(rest) = word.strip_prefix(b"~") else { return word };
+        let (name, path) = rest.split_at(rest.find_byte(b'/').unwrap_or(rest.len()));
+        let home = if name.is_empty() {
+            self.variable("HOME")
+        } else {
+            name.to_str()
+                .ok()
+                .and_then(|name| nix::unistd::User::from_name(name).ok().flatten())
+                .map(|user| user.dir.into_os_string())
+        };
+        match home {
+            Some(home) => {
+                let mut expanded = Vec::from(home.as_encoded_bytes());
+                expanded.extend_from_slice(path);
+                expanded.into()
+            }
+            None => word,
+        }
+    }
+}
+
+/// Puts the here-documents of a line (`-<<END` where a call reads a file) into files, and their
+/// names into the words.
+fn here_documents(call: &Call, words: &mut [BString], script: &mut Script) -> Result<Vec<NamedTempFile>> {
+    let mut files = Vec::new();
+    for (argument, word) in call.arguments.iter().zip(words) {
+        if argument.optional || argument.kind != ArgumentKind::FileIn {
+            continue;
+        }
+        let Some(end) = word.strip_prefix(b"-<<") else { continue };
+        let content = script.here_document(end)?;
+        let file = tempfile::Builder::new()
+            .prefix("vmcraft-here-")
+            .tempfile()
+            .and_then(|mut file| file.write_all(&content).map(|()| file))
+            .map_err(|e| message(format!("cannot keep the here-document: {e}")))?;
+        *word = file.path().as_os_str().as_encoded_bytes().into();
+        files.push(file);
+    }
+    Ok(files)
+}
+
+/// Bytes that are not text would set the terminal in disorder.
+fn refuse_binary(call: &Call, bytes: &[u8]) -> Result<()> {
+    let text =
+        bytes.is_utf8() && !bytes.iter().any(|byte| byte.is_ascii_control() && !b"\t\n\r\x0c".contains(byte));
+    if text {
+        return Ok(());
+    }
+    Err(message(format!(
+        "{}: the result is binary data, which is not printed on a terminal: \
+         put `| xxd` behind the command, or take the file out with download",
+        call.name
+    )))
+}
