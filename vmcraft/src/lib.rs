@@ -13,6 +13,8 @@
 
 pub mod call;
 mod calls;
+mod content;
+mod copy_out;
 mod device;
 mod drive;
 mod driver;
