@@ -3,4 +3,4 @@
 use vmcraft_fs::Driver;
 
 /// Tried in order.
-pub(crate) const DRIVERS: &[&Driver] = &[];
+pub(crate) const DRIVERS: &[&Driver] = &[&vmcraft_ext4::DRIVER];

@@ -1,2 +1,35 @@
-//! ext2, ext3 and ext4.
+//! ext2, ext3 and ext4: Linux's native file systems.
+//!
+//! Specifications: Linux `Documentation/filesystems/ext4/` for the layout, and its
+//! `journal.rst` for JBD2.
 #![forbid(unsafe_code)]
+
+mod acl;
+mod blockmap;
+mod cache;
+mod checksum;
+mod dir;
+mod extent;
+mod features;
+mod filesystem;
+mod group;
+mod htree;
+mod inline;
+mod inode;
+mod map;
+mod statfs;
+mod superblock;
+mod symlink;
+mod volume;
+mod xattr;
+
+use vmcraft_fs::{Driver, Error};
+
+/// Opens ext2, ext3 and ext4, and refuses an external journal by name.
+pub const DRIVER: Driver =
+    Driver { names: &["ext2", "ext3", "ext4"], probe: filesystem::probe, open: filesystem::open };
+
+/// Something contradicts the format; `offset` is the byte of the volume.
+fn corrupt(what: impl Into<String>, offset: u64) -> Error {
+    Error::Corrupt { what: what.into(), offset }
+}

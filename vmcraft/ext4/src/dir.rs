@@ -1,0 +1,338 @@
+//! Directories as lists of entries.
+
+use std::mem::size_of;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bstr::{BStr, ByteSlice};
+use vmcraft_fs::{DirEntry, Error, FileType, InodeNumber, Result, Visit};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::crc32c;
+use crate::features::{Compat, Incompat};
+use crate::inode::{Inode, InodeFlags};
+use crate::map::{OpenInode, RunKind};
+use crate::superblock::Superblock;
+use crate::volume::{Block, Role, Volume};
+use crate::{corrupt, htree, inline};
+
+/// What each entry begins with; the name follows, padded to a multiple of four.
+///
+/// Spec: Linux `Documentation/filesystems/ext4/directory.rst`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(crate) struct RawEntry {
+    /// 0 if the entry is not in use.
+    pub(crate) inode: U32,
+    /// To the next entry, in bytes; see [`record_len`].
+    pub(crate) rec_len: U16,
+    pub(crate) name_len: u8,
+    /// Valid with `filetype`.
+    pub(crate) file_type: u8,
+}
+
+/// Bytes of [`RawEntry`].
+pub(crate) const HEADER: usize = 8;
+const _: () = assert!(size_of::<RawEntry>() == HEADER);
+/// The shortest entry: a header and a name of one to four bytes.
+const SHORTEST: usize = HEADER + 4;
+/// The file type of the entry that holds a block's checksum.
+const CHECKSUM_TYPE: u8 = 0xde;
+
+/// What `rec_len` says in bytes. Blocks of 64 KiB need values that 16 bits do not have.
+pub(crate) fn record_len(stored: u16, block_size: u32) -> usize {
+    let stored = usize::from(stored);
+    if block_size < 65536 {
+        stored
+    } else if stored == 0 || stored == 65535 {
+        block_size as usize
+    } else {
+        stored & 0xfffc | (stored & 3) << 16
+    }
+}
+
+/// An entry in use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) inode: u32,
+    pub(crate) name: &'a BStr,
+    pub(crate) file_type: FileType,
+    /// Where the next entry is, in bytes from the start of this list.
+    pub(crate) next: usize,
+}
+
+impl Entry<'_> {
+    /// Whether it is one of the two that each directory starts with.
+    pub(crate) fn is_dot(&self) -> bool {
+        self.name == "." || self.name == ".."
+    }
+}
+
+/// A list of entries: a directory block, or a part of an inline directory.
+#[derive(Clone, Copy)]
+pub(crate) struct List<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// The directory.
+    pub(crate) inode: u32,
+    /// The byte of the volume where the list starts.
+    pub(crate) offset: u64,
+}
+
+impl<'a> List<'a> {
+    /// The entries in use, checked.
+    pub(crate) fn entries(self, sb: &Superblock) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a> {
+        let typed = sb.incompat.contains(Incompat::FILETYPE);
+        let (block_size, inodes) = (sb.block_size, sb.inodes);
+        let mut at = 0;
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            while at < self.bytes.len() && !failed {
+                match self.entry(at, typed, block_size, inodes) {
+                    Ok((next, entry)) => {
+                        at = next;
+                        if let Some(entry) = entry {
+                            return Some(Ok(entry));
+                        }
+                    }
+                    Err(error) => {
+                        failed = true;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// The entry at byte `at`, if it is in use, and where the next one is.
+    fn entry(
+        &self,
+        at: usize,
+        typed: bool,
+        block_size: u32,
+        inodes: u32,
+    ) -> Result<(usize, Option<Entry<'a>>)> {
+        let wrong = |what: String| {
+            corrupt(format!("directory entry of inode {}: {what}", self.inode), self.offset + at as u64)
+        };
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let Ok((raw, names)) = RawEntry::ref_from_prefix(rest) else {
+            return Err(wrong(format!("only {} bytes are left for it", rest.len())));
+        };
+        let len = record_len(raw.rec_len.get(), block_size);
+        let name_len = usize::from(raw.name_len);
+        if len < SHORTEST || !len.is_multiple_of(4) || len < HEADER + name_len || len > rest.len() {
+            return Err(wrong(format!(
+                "length {len}, with a name of {name_len} and {} bytes left",
+                rest.len()
+            )));
+        }
+        let next = at + len;
+        let inode = raw.inode.get();
+        if inode == 0 {
+            return Ok((next, None));
+        }
+        if inode > inodes {
+            return Err(wrong(format!("leads to inode {inode} of {inodes}")));
+        }
+        let name = names.get(..name_len).unwrap_or_default().as_bstr();
+        if name.is_empty() || name.iter().any(|&b| b == 0 || b == b'/') {
+            return Err(wrong(format!("{name:?} is not a name")));
+        }
+        let file_type = if typed { file_type(raw.file_type) } else { FileType::Unknown };
+        Ok((next, Some(Entry { inode, name, file_type, next })))
+    }
+}
+
+/// The type as an entry stores it.
+fn file_type(stored: u8) -> FileType {
+    match stored {
+        1 => FileType::Regular,
+        2 => FileType::Directory,
+        3 => FileType::CharDevice,
+        4 => FileType::BlockDevice,
+        5 => FileType::Fifo,
+        6 => FileType::Socket,
+        7 => FileType::Symlink,
+        _ => FileType::Unknown,
+    }
+}
+
+/// Whether the directory has an htree.
+pub(crate) fn is_indexed(inode: &Inode, sb: &Superblock) -> bool {
+    inode.flags.contains(InodeFlags::INDEX) && sb.compat.contains(Compat::DIR_INDEX)
+}
+
+/// A block of a directory that is known to be at `physical`; `available` blocks follow each other
+/// there. `logical` is its number within the directory.
+pub(crate) fn block(
+    volume: &Volume,
+    inode: &Inode,
+    logical: u64,
+    physical: u64,
+    available: u64,
+) -> Result<Arc<Block>> {
+    let sb = &volume.sb;
+    let block = volume.block_in_order(physical, available, &volume.directories)?;
+    if sb.metadata_csum() {
+        block.verify_once(Role::Directory(inode.number), |bytes| {
+            let offset = sb.byte_of(physical);
+            let fills = |b: &[u8]| {
+                RawEntry::ref_from_prefix(b)
+                    .is_ok_and(|(e, _)| record_len(e.rec_len.get(), sb.block_size) == b.len())
+            };
+            if is_indexed(inode, sb) && (logical == 0 || fills(bytes)) {
+                htree::verify(bytes, inode, sb, logical, offset)
+            } else {
+                verify(bytes, inode, logical, offset)
+            }
+        })?;
+    }
+    Ok(block)
+}
+
+/// Verifies the checksum in the last entry of a block of entries.
+fn verify(bytes: &[u8], inode: &Inode, logical: u64, offset: u64) -> Result<()> {
+    let wrong = |what: String, at: usize| {
+        let what = format!("directory block {logical} of inode {}: {what}", inode.number);
+        corrupt(what, offset + at as u64)
+    };
+    let start = bytes.len().saturating_sub(SHORTEST);
+    let (covered, tail) = bytes.split_at(start);
+    let (Some(head), Some(stored)) = (tail.first_chunk::<HEADER>(), tail.last_chunk::<4>()) else {
+        return Err(wrong("too small".into(), 0));
+    };
+    if *head != [0, 0, 0, 0, 12, 0, 0, CHECKSUM_TYPE] {
+        return Err(wrong("its checksum is missing".into(), start));
+    }
+    let stored = u32::from_le_bytes(*stored);
+    let found = crc32c(inode.checksum_seed, covered);
+    if stored != found {
+        return Err(wrong(
+            format!("checksum is {stored:#010x}, its content gives {found:#010x}"),
+            start + HEADER,
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what is not a directory, and names that cannot be read.
+pub(crate) fn check_readable(inode: &Inode) -> Result<()> {
+    if !inode.is_dir() {
+        return Err(Error::NotADirectory);
+    }
+    if inode.flags.contains(InodeFlags::ENCRYPT) {
+        let what = format!("encrypted names (fscrypt, directory inode {})", inode.number);
+        return Err(Error::Unsupported(what));
+    }
+    Ok(())
+}
+
+/// Calls `see` with each list of entries from byte `from` of the directory, and with the byte at
+/// which the list starts. Holes have no entries.
+///
+/// No directory has more blocks than the volume: what claims to is a loop, and ends here.
+pub(crate) fn each_list(
+    volume: &Volume,
+    inode: &OpenInode,
+    from: u64,
+    see: &mut dyn FnMut(List<'_>, u64) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    if inode.flags.contains(InodeFlags::INLINE_DATA) {
+        return inline::each_list(volume, inode, from, see);
+    }
+    let sb = &volume.sb;
+    let block_size = u64::from(sb.block_size);
+    let end = inode.size.div_ceil(block_size);
+    let mut logical = from / block_size;
+    let mut seen = 0;
+    while logical < end {
+        let run = inode.run(volume, logical)?;
+        let RunKind::Data(first) = run.kind else {
+            logical = run.end();
+            continue;
+        };
+        seen += 1;
+        if seen > sb.blocks {
+            let what = format!("directory inode {}: more blocks than the volume has", inode.number);
+            return Err(corrupt(what, 0));
+        }
+        let physical = first + (logical - run.start);
+        let available = run.end().min(end) - logical;
+        let block = block(volume, inode, logical, physical, available)?;
+        let list = List { bytes: &block.bytes, inode: inode.number, offset: sb.byte_of(physical) };
+        if see(list, logical * block_size)?.is_break() {
+            break;
+        }
+        logical += 1;
+    }
+    Ok(())
+}
+
+/// Shows the entries from `cursor`: a byte of the directory.
+pub(crate) fn read_dir(volume: &Volume, inode: &OpenInode, cursor: u64, visit: &mut Visit<'_>) -> Result<()> {
+    check_readable(inode)?;
+    each_list(volume, inode, cursor, &mut |list, start| {
+        for entry in list.entries(&volume.sb) {
+            let entry = entry?;
+            let next = start + entry.next as u64;
+            // A cursor leads behind an entry; those before it were shown.
+            if next <= cursor || entry.is_dot() {
+                continue;
+            }
+            let shown = DirEntry {
+                inode: InodeNumber(entry.inode.into()),
+                name: entry.name,
+                file_type: entry.file_type,
+                next,
+            };
+            if visit(shown).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+}
+
+/// The inode that `name` leads to, by looking at every entry.
+pub(crate) fn find(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<Option<u32>> {
+    let mut found = None;
+    each_list(volume, inode, 0, &mut |list, _| {
+        found = find_in(list, name, &volume.sb)?;
+        Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
+}
+
+/// The inode that `name` leads to in one list.
+pub(crate) fn find_in(list: List<'_>, name: &BStr, sb: &Superblock) -> Result<Option<u32>> {
+    for entry in list.entries(sb) {
+        let entry = entry?;
+        if entry.name == name {
+            return Ok(Some(entry.inode));
+        }
+    }
+    Ok(None)
+}
+
+/// The inode that a name leads to.
+pub(crate) fn lookup(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<InodeNumber> {
+    check_readable(inode)?;
+    let found = find(volume, inode, name)?;
+    found.map(|number| InodeNumber(number.into())).ok_or(Error::NotFound)
+}
+
+/// The parent, as `..` tells.
+pub(crate) fn parent(volume: &Volume, inode: &OpenInode) -> Result<InodeNumber> {
+    if !inode.is_dir() {
+        return Err(Error::NotADirectory);
+    }
+    if inode.flags.contains(InodeFlags::INLINE_DATA) {
+        return Ok(InodeNumber(inline::parent(inode).into()));
+    }
+    match find(volume, inode, "..".into())? {
+        Some(number) => Ok(InodeNumber(number.into())),
+        None => Err(corrupt(format!("directory inode {}: no entry \"..\"", inode.number), 0)),
+    }
+}

@@ -1,0 +1,255 @@
+//! Extent trees.
+
+use std::fmt;
+use std::mem::size_of;
+
+use vmcraft_fs::{Error, Result};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::checksum::crc32c;
+use crate::corrupt;
+use crate::inode::Inode;
+use crate::map::{Run, RunKind};
+use crate::superblock::Superblock;
+use crate::volume::{Role, Volume};
+
+/// `eh_magic`.
+const MAGIC: u16 = 0xf30a;
+/// The deepest tree that the format allows.
+const MAX_DEPTH: u16 = 5;
+/// Longer than this is an unwritten extent, of so much less.
+const MAX_WRITTEN: u16 = 0x8000;
+
+/// The header of each node, in `i_block` and at the start of a block.
+///
+/// Spec: Linux `Documentation/filesystems/ext4/ifork.rst`; fields have its names without `eh_`.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawHeader {
+    magic: U16,
+    entries: U16,
+    max: U16,
+    /// 0 in a leaf.
+    depth: U16,
+    generation: U32,
+}
+
+/// An entry of an inner node: a subtree and the first block of the file that it maps.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawIndex {
+    block: U32,
+    leaf_lo: U32,
+    leaf_hi: U16,
+    unused: U16,
+}
+
+/// An entry of a leaf.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawExtent {
+    block: U32,
+    len: U16,
+    start_hi: U16,
+    start_lo: U32,
+}
+
+const ENTRY: usize = 12;
+const _: () = assert!(size_of::<RawHeader>() == ENTRY);
+const _: () = assert!(size_of::<RawIndex>() == ENTRY);
+const _: () = assert!(size_of::<RawExtent>() == ENTRY);
+
+/// Which node it is, for an error.
+#[derive(Clone, Copy)]
+struct Place {
+    inode: u32,
+    /// `None` for the root, which is in the inode.
+    block: Option<u64>,
+    /// In bytes of the volume; 0 for the root.
+    offset: u64,
+}
+
+impl Place {
+    /// `at` counts bytes of the node.
+    fn corrupt(&self, what: impl fmt::Display, at: usize) -> Error {
+        let what = match self.block {
+            None => format!("extent root of inode {}: {what}", self.inode),
+            Some(block) => format!("extent block {block} of inode {}: {what}", self.inode),
+        };
+        corrupt(what, self.offset + if self.block.is_some() { at as u64 } else { 0 })
+    }
+}
+
+/// A node, its header checked.
+struct Node<'a> {
+    place: Place,
+    depth: u16,
+    /// Whole entries of [`ENTRY`] bytes.
+    entries: &'a [u8],
+    /// What the node may map: blocks of the file from `low` up to, not including, `high`, where its
+    /// parent's next entry starts.
+    low: u64,
+    high: u64,
+}
+
+impl<'a> Node<'a> {
+    /// Checks a node's header.
+    fn decode(bytes: &'a [u8], place: Place, depth: Option<u16>, (low, high): (u64, u64)) -> Result<Self> {
+        let Ok((header, rest)) = RawHeader::ref_from_prefix(bytes) else {
+            return Err(place.corrupt("too small", 0));
+        };
+        let (entries, max) = (usize::from(header.entries.get()), usize::from(header.max.get()));
+        if header.magic.get() != MAGIC {
+            return Err(place.corrupt(format_args!("magic {:#06x}, not {MAGIC:#06x}", header.magic.get()), 0));
+        }
+        if max == 0 || max > rest.len() / ENTRY {
+            return Err(place.corrupt(format_args!("room for {max} entries, of {}", rest.len() / ENTRY), 4));
+        }
+        if entries > max {
+            return Err(place.corrupt(format_args!("{entries} entries in room for {max}"), 2));
+        }
+        let found = header.depth.get();
+        if found > MAX_DEPTH || depth.is_some_and(|d| d != found) {
+            return Err(place.corrupt(format_args!("depth {found}"), 6));
+        }
+        if found > 0 && entries == 0 {
+            return Err(place.corrupt("an inner node without entries", 2));
+        }
+        let node = Self { place, depth: found, entries: &rest[..entries * ENTRY], low, high };
+        // Both kinds of entries begin with the first block that they map.
+        let first = node.entries.first_chunk().map_or(low, |b| u64::from(u32::from_le_bytes(*b)));
+        if depth.is_some() && first != low {
+            return Err(place.corrupt(format_args!("starts at block {first} of the file, not {low}"), ENTRY));
+        }
+        Ok(node)
+    }
+
+    /// The child that maps `block`: where it is, and from where to where it maps. `Err` holds the
+    /// hole before the first child.
+    fn child(&self, block: u64) -> Result<Result<(u64, (u64, u64)), Run>> {
+        let indexes = <[RawIndex]>::ref_from_bytes(self.entries).unwrap_or_default();
+        let after = indexes.partition_point(|i| u64::from(i.block.get()) <= block);
+        let high = indexes.get(after).map_or(self.high, |next| self.high.min(u64::from(next.block.get())));
+        let Some(index) = after.checked_sub(1).and_then(|i| indexes.get(i)) else {
+            return Ok(Err(self.hole(self.low, high, block)?));
+        };
+        let first = u64::from(index.block.get());
+        if first < self.low || block >= high {
+            return Err(self.out_of_order());
+        }
+        let number = u64::from(index.leaf_hi.get()) << 32 | u64::from(index.leaf_lo.get());
+        Ok(Ok((number, (first, high))))
+    }
+
+    /// In a leaf, the run that holds `block`.
+    fn run(&self, block: u64, sb: &Superblock) -> Result<Run> {
+        let extents = <[RawExtent]>::ref_from_bytes(self.entries).unwrap_or_default();
+        let after = extents.partition_point(|e| u64::from(e.block.get()) <= block);
+        let next = extents.get(after).map_or(self.high, |e| self.high.min(u64::from(e.block.get())));
+        let Some(mut index) = after.checked_sub(1) else {
+            return self.hole(self.low, next, block);
+        };
+        let mut run = self.extent(&extents[index], index, sb)?;
+        let overlaps = extents.get(after).is_some_and(|e| u64::from(e.block.get()) < run.end());
+        if run.start < self.low || overlaps {
+            return Err(self.out_of_order());
+        }
+        if block >= run.end() {
+            return self.hole(run.end(), next, block);
+        }
+        // Whoever reads on wants as much at once as lies together.
+        while let Some(raw) = extents.get(index + 1)
+            && u64::from(raw.block.get()) == run.end()
+        {
+            index += 1;
+            let following = self.extent(raw, index, sb)?;
+            let joins = match (run.kind, following.kind) {
+                (RunKind::Data(a), RunKind::Data(b)) => a + run.len == b,
+                (RunKind::Unwritten, RunKind::Unwritten) => true,
+                _ => false,
+            };
+            if !joins {
+                break;
+            }
+            run.len += following.len;
+        }
+        // What reaches past the next leaf's start is never found there.
+        run.len = run.len.min(self.high - run.start);
+        Ok(run)
+    }
+
+    fn extent(&self, raw: &RawExtent, index: usize, sb: &Superblock) -> Result<Run> {
+        let len = raw.len.get();
+        let (len, written) = if len > MAX_WRITTEN { (len - MAX_WRITTEN, false) } else { (len, true) };
+        let len = u64::from(len);
+        let start = u64::from(raw.block.get());
+        let physical = u64::from(raw.start_hi.get()) << 32 | u64::from(raw.start_lo.get());
+        if len == 0 || start + len > 1 << 32 || !sb.holds(physical, len) {
+            let what = format_args!(
+                "an extent of {len} blocks from block {physical}, for block {start} of the file"
+            );
+            return Err(self.place.corrupt(what, ENTRY * (1 + index)));
+        }
+        let kind = if written { RunKind::Data(physical) } else { RunKind::Unwritten };
+        Ok(Run { start, len, kind })
+    }
+
+    /// The hole from `start` to `end`, in which `block` must be.
+    fn hole(&self, start: u64, end: u64, block: u64) -> Result<Run> {
+        if !(start..end).contains(&block) {
+            return Err(self.out_of_order());
+        }
+        Ok(Run { start, len: end - start, kind: RunKind::Hole })
+    }
+
+    fn out_of_order(&self) -> Error {
+        self.place.corrupt("its entries overlap or are out of order", ENTRY)
+    }
+}
+
+/// Verifies the checksum at the end of a node that fills a block.
+fn verify(bytes: &[u8], inode: &Inode, sb: &Superblock, place: Place) -> Result<()> {
+    if !sb.metadata_csum() {
+        return Ok(());
+    }
+    let max = RawHeader::ref_from_prefix(bytes).map_or(0, |(h, _)| usize::from(h.max.get()));
+    let tail = ENTRY * (1 + max);
+    let Some((covered, rest)) = bytes.split_at_checked(tail) else {
+        return Err(place.corrupt(format_args!("room for {max} entries"), 4));
+    };
+    let stored = rest.first_chunk().map(|b| u32::from_le_bytes(*b));
+    let found = crc32c(inode.checksum_seed, covered);
+    match stored {
+        Some(stored) if stored == found => Ok(()),
+        Some(stored) => {
+            let what = format_args!("checksum is {stored:#010x}, its content gives {found:#010x}");
+            Err(place.corrupt(what, tail))
+        }
+        None => Err(place.corrupt("no room for its checksum", tail)),
+    }
+}
+
+/// The run that holds block `block` of a file that is mapped by extents.
+pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
+    let sb = &volume.sb;
+    let block = u64::from(block);
+    let root = Place { inode: inode.number, block: None, offset: 0 };
+    let mut node = Node::decode(&inode.block, root, None, (0, u64::from(u32::MAX)))?;
+    let mut held; // keeps the bytes that `node` looks at
+    while node.depth > 0 {
+        let (number, range) = match node.child(block)? {
+            Ok(child) => child,
+            Err(hole) => return Ok(hole),
+        };
+        if !sb.holds(number, 1) {
+            return Err(node.place.corrupt(format_args!("a child at block {number}"), ENTRY));
+        }
+        let depth = node.depth - 1;
+        let place = Place { inode: inode.number, block: Some(number), offset: sb.byte_of(number) };
+        held = volume.block(number, || format!("extent tree of inode {}", inode.number))?;
+        held.verify_once(Role::ExtentNode(inode.number), |bytes| verify(bytes, inode, sb, place))?;
+        node = Node::decode(&held.bytes, place, Some(depth), range)?;
+    }
+    node.run(block, sb)
+}

@@ -1,0 +1,63 @@
+//! How full the volume is, in the numbers of the kernel's `statfs`.
+
+use vmcraft_fs::{Result, StatFs};
+
+use crate::features::Incompat;
+use crate::superblock::{JournalPlace, Superblock};
+use crate::volume::Volume;
+
+/// What `statvfs` would say.
+pub(crate) fn statfs(volume: &Volume) -> Result<StatFs> {
+    let sb = &volume.sb;
+    let (mut free_clusters, mut inodes_free) = (0, 0);
+    for group in 0..sb.groups {
+        let group = volume.group(group)?;
+        free_clusters += u64::from(group.free_clusters);
+        inodes_free += u64::from(group.free_inodes);
+    }
+    let in_blocks = |clusters: u64| clusters.saturating_mul(u64::from(sb.cluster_blocks));
+    let blocks_free = in_blocks(free_clusters);
+    let kept = sb.reserved_blocks.saturating_add(in_blocks(reserved_clusters(sb)));
+    let half = |range: &[u8]| u64::from_le_bytes(std::array::from_fn(|i| range[i]));
+    Ok(StatFs {
+        block_size: sb.block_size,
+        blocks: sb.blocks.saturating_sub(in_blocks(overhead_clusters(volume)?)),
+        blocks_free,
+        blocks_available: blocks_free.saturating_sub(kept),
+        inodes: sb.inodes.into(),
+        inodes_free,
+        id: half(&sb.uuid[..8]) ^ half(&sb.uuid[8..]),
+        name_max: 255,
+    })
+}
+
+/// The clusters that the kernel sets aside for extent trees that grow: a fiftieth, at most 4096.
+fn reserved_clusters(sb: &Superblock) -> u64 {
+    if !sb.incompat.contains(Incompat::EXTENTS) {
+        return 0;
+    }
+    (sb.blocks / u64::from(sb.cluster_blocks) / 50).min(4096)
+}
+
+/// The clusters that metadata of fixed place takes: superblocks, descriptors, bitmaps, inode tables
+/// and the journal.
+fn overhead_clusters(volume: &Volume) -> Result<u64> {
+    let sb = &volume.sb;
+    let bigalloc = sb.cluster_blocks > 1;
+    // Where counting is slow, the kernel trusts the number that mkfs left.
+    if bigalloc && sb.overhead_clusters != 0 && u64::from(sb.overhead_clusters) <= sb.blocks {
+        return Ok(sb.overhead_clusters.into());
+    }
+    let mut overhead = u64::from(sb.first_data_block / sb.cluster_blocks);
+    for group in 0..sb.groups {
+        // Beside a superblock there is room for the descriptor table to grow.
+        let backup = if sb.has_superblock(group) { 1 + u64::from(sb.reserved_descriptor_blocks) } else { 0 };
+        overhead +=
+            backup + u64::from(sb.descriptor_blocks_in(group)) + u64::from(sb.inode_table_blocks()) + 2;
+    }
+    if let JournalPlace::Inode(number) = sb.journal {
+        let journal = volume.any_inode(number)?;
+        overhead += (journal.size / u64::from(sb.block_size)).div_ceil(sb.cluster_blocks.into());
+    }
+    Ok(overhead)
+}

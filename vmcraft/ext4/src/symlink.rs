@@ -1,0 +1,48 @@
+//! Symbolic links.
+
+use bstr::BString;
+use vmcraft_fs::{Error, FileType, Result};
+
+use crate::inode::{I_BLOCK_SIZE, Inode, InodeFlags};
+use crate::map::{self, OpenInode};
+use crate::volume::Volume;
+use crate::{corrupt, inline};
+
+/// The target: in `i_block` if that has room, inline, or in one block.
+pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
+    if inode.file_type != FileType::Symlink {
+        return Err(Error::InvalidInput("not a symbolic link"));
+    }
+    map::check_readable(inode)?;
+    let wrong = |what: &str| corrupt(format!("symbolic link inode {}: {what}", inode.number), 0);
+    let is_inline = inode.flags.contains(InodeFlags::INLINE_DATA);
+    let longest = if !is_inline && is_fast(inode, volume) {
+        I_BLOCK_SIZE as u64 - 1
+    } else {
+        u64::from(volume.sb.block_size)
+    };
+    if inode.size == 0 || inode.size > longest {
+        return Err(wrong(&format!("a target of {} bytes", inode.size)));
+    }
+    // At most a block.
+    let mut target = vec![0; inode.size as usize];
+    if is_inline {
+        inline::read(volume, inode, 0, &mut target)?;
+    } else if is_fast(inode, volume) {
+        let len = target.len();
+        target.copy_from_slice(&inode.block[..len]);
+    } else {
+        map::read(volume, inode, 0, &mut target)?;
+    }
+    if target.contains(&0) {
+        return Err(wrong("a NUL in its target"));
+    }
+    Ok(target.into())
+}
+
+/// Whether the target is in `i_block`: if no block is the file's but the one of its attributes.
+fn is_fast(inode: &Inode, volume: &Volume) -> bool {
+    let sb = &volume.sb;
+    let xattrs = if inode.xattr_block != 0 { u64::from(sb.block_size / 512 * sb.cluster_blocks) } else { 0 };
+    inode.blocks_512 == xattrs
+}

@@ -1,0 +1,94 @@
+//! Loop mounts, where the machine lets us.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tempfile::TempDir;
+use testkit::{run, run_ok};
+
+use crate::tree::{self, Tree};
+
+/// A loop mount, undone when dropped.
+pub(crate) struct Mount {
+    dir: TempDir,
+}
+
+/// Finding a free loop device and taking it are two steps: one test at a time.
+static MOUNTING: Mutex<()> = Mutex::new(());
+
+impl Mount {
+    pub(crate) fn new(image: &Path, options: &str) -> Self {
+        Self::try_new(image, options).unwrap_or_else(|e| panic!("mount {}: {e}", image.display()))
+    }
+
+    /// Mounts, or gives the kernel's reason not to.
+    pub(crate) fn try_new(image: &Path, options: &str) -> Result<Self, String> {
+        let _one = MOUNTING.lock().unwrap_or_else(|e| e.into_inner());
+        let dir = testkit::tempdir();
+        let options = format!("loop,{options}");
+        let arguments = [
+            "-t".as_ref(),
+            "ext4".as_ref(),
+            "-o".as_ref(),
+            options.as_ref(),
+            image.as_os_str(),
+            dir.path().as_os_str(),
+        ];
+        let output = run("mount", arguments);
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(Self { dir })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path inside.
+    pub(crate) fn join(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run_ok("umount", [self.dir.path()]);
+    }
+}
+
+/// Whether loop mounts can be made. If not, says which part of the tests did not run.
+pub(crate) fn can_mount(part: &str) -> bool {
+    let can = testkit::have_root() && Path::new("/dev/loop-control").exists();
+    if !can {
+        testkit::skip(&format!("{part}: loop mounts need root and loop devices"));
+    }
+    can
+}
+
+/// Compares our whole tree and `statfs` with a read-only loop mount.
+pub(crate) fn assert_like_kernel(image: &Path, what: &str) -> Tree {
+    let mount = Mount::new(image, "ro,noatime");
+    let theirs = tree::mounted(mount.path());
+    let fs = tree::open(image).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let ours = tree::ours(&*fs).unwrap_or_else(|e| panic!("{what}: {e}"));
+    tree::assert_same(&theirs, &ours, what);
+
+    let k = rustix::fs::statvfs(mount.path()).expect("statvfs");
+    let o = fs.statfs().unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert_eq!(
+        [k.f_bsize, k.f_blocks, k.f_bfree, k.f_bavail, k.f_files, k.f_ffree, k.f_fsid, k.f_namemax],
+        [
+            o.block_size.into(),
+            o.blocks,
+            o.blocks_free,
+            o.blocks_available,
+            o.inodes,
+            o.inodes_free,
+            o.id,
+            o.name_max.into()
+        ],
+        "{what}: statvfs (block size, blocks, free, available, inodes, free, id, longest name)"
+    );
+    ours
+}

@@ -1,0 +1,5 @@
+//! The driver against the kernel's own, and against images made to break it.
+
+mod features;
+mod kernel;
+mod tree;
