@@ -121,6 +121,7 @@ impl Guest {
                 allow_in_use: drive.options.allow_in_use,
                 gate: self.gate.clone(),
                 cache_bytes: CACHE_BYTES,
+                ..OpenOptions::default()
             };
             images.push(image::open(&drive.name, &options)?);
         }

@@ -30,6 +30,30 @@ pub enum Error {
         /// Where it is, in bytes from the start of the image file.
         offset: u64,
     },
+    /// The image is shorter than it says itself.
+    #[error("{image}: truncated: the {what} at byte {offset:#x} of the image is not all there")]
+    Truncated {
+        /// The image as the user named it.
+        image: String,
+        /// The structure that is beyond the end.
+        what: String,
+        /// Where it begins, in bytes from the start of the image file.
+        offset: u64,
+    },
+    /// The image has no bytes at all.
+    #[error("{image}: the file is empty (0 bytes), so there is no disk in it")]
+    Empty {
+        /// The image as the user named it.
+        image: String,
+    },
+    /// The name leads to something that holds no bytes by offset.
+    #[error("{image}: is {kind}, not a disk image")]
+    NotAFile {
+        /// The image as the user named it.
+        image: String,
+        /// What it is, as in "a directory".
+        kind: &'static str,
+    },
     /// A valid image that needs something we do not have.
     #[error("{image}: not supported: {feature}")]
     Unsupported {
@@ -68,4 +92,18 @@ pub enum Error {
         /// Why the gate closed.
         reason: String,
     },
+}
+
+/// What a device answers when the image under it turns out to be bad while it is read.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Io { source, .. } => source.kind(),
+            Error::Corrupt { .. } => io::ErrorKind::InvalidData,
+            Error::Truncated { .. } => io::ErrorKind::UnexpectedEof,
+            Error::Unsupported { .. } => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }

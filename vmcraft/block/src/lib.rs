@@ -10,8 +10,11 @@
 
 mod device;
 mod error;
+mod generations;
 pub mod image;
+pub mod qcow2;
 mod raw;
+pub mod storage;
 
 pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice};
 pub use error::{Error, Result};

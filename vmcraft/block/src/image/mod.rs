@@ -1,11 +1,14 @@
 //! Opening an image: its format, its backing files, its lock.
 
+mod chain;
+mod probe;
+mod reference;
+mod remote;
+
 use std::fmt;
-use std::fs::File;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::raw::RawFile;
 use crate::{BlockDevice, Error, Result};
 
 /// A disk image format, named as QEMU names it.
@@ -36,10 +39,19 @@ impl FromStr for Format {
         match name {
             "raw" => Ok(Self::Raw),
             "qcow2" => Ok(Self::Qcow2),
-            other => Err(format!("{other:?} is not a disk image format")),
+            "vhd" => Ok(Self::ViaQemu("vpc".into())),
+            other if VIA_QEMU.contains(&other) => Ok(Self::ViaQemu(other.into())),
+            other => Err(format!(
+                "{other:?} is not a disk image format; known are raw, qcow2, vhd, {}",
+                VIA_QEMU.join(", ")
+            )),
         }
     }
 }
+
+/// The formats that QEMU opens for us, by its names.
+const VIA_QEMU: &[&str] =
+    &["vmdk", "vpc", "vhdx", "vdi", "qed", "parallels", "dmg", "luks", "qcow", "bochs", "cloop"];
 
 /// A file that an image names: what the [`Gate`] is asked about.
 #[derive(Debug, Clone)]
@@ -71,6 +83,23 @@ pub struct OpenOptions {
     pub gate: Arc<Gate>,
     /// How many bytes of the image are kept in memory at most.
     pub cache_bytes: usize,
+    /// The ID or name of the internal snapshot to show instead of the disk as it is now. Only for
+    /// `read_only`.
+    pub snapshot: Option<String>,
+}
+
+/// Read-only, format detected, and no other file opened.
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            read_only: true,
+            allow_in_use: false,
+            gate: Arc::new(|_| Err("the caller allows no other files".into())),
+            cache_bytes: 8 << 20,
+            snapshot: None,
+        }
+    }
 }
 
 /// An open image.
@@ -85,8 +114,16 @@ pub struct Image {
 
 /// Opens a disk: a file's path, or a URI (`nbd://…`, `nbd+unix://…`, `https://…`, `ssh://…`).
 pub fn open(name: &str, options: &OpenOptions) -> Result<Image> {
-    let io = |doing| move |source| Error::Io { image: name.to_owned(), doing, source };
-    let file = File::open(name).map_err(io("cannot open"))?;
-    let device = RawFile::new(file, options.read_only).map_err(io("cannot read"))?;
-    Ok(Image { device: Arc::new(device), format: Format::Raw, warnings: Vec::new() })
+    if options.snapshot.is_some() && !options.read_only {
+        return Err(Error::Unsupported {
+            image: name.to_owned(),
+            feature: "writing to an internal snapshot; open it read-only".into(),
+        });
+    }
+    if remote::is_uri(name) {
+        return remote::open_uri(name, options);
+    }
+    let mut opener = chain::Opener::new(options);
+    let layer = opener.open_top(name)?;
+    Ok(Image { device: layer.device, format: layer.format, warnings: opener.warnings })
 }

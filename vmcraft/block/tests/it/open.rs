@@ -1,0 +1,128 @@
+//! Names, formats, and what is refused.
+
+use std::path::Path;
+
+use vmcraft_block::image::{self, Format, OpenOptions};
+
+use crate::support::{given, mixed_disk, open, options, refusal, text, write_file};
+
+fn create(path: &Path, format: &str) {
+    testkit::run_ok("qemu-img", ["create", "-q", "-f", format, text(path), "1M"]);
+}
+
+#[test]
+fn formats_are_told_by_content() {
+    let dir = testkit::tempdir();
+    for format in ["qcow2", "vmdk", "vpc", "vhdx", "vdi", "qed", "parallels", "qcow"] {
+        let path = dir.path().join(format!("disk-of-{format}.img"));
+        create(&path, format);
+        if format == "qcow2" {
+            assert_eq!(open(&path).format, Format::Qcow2);
+        }
+        let said = refusal(&path, &given("vdi".parse().unwrap()).clone());
+        if format != "vdi" {
+            assert!(said.contains(&format!("not in format vdi: its content is {format}")), "{said}");
+        }
+    }
+    let fixed = dir.path().join("fixed.vhd");
+    testkit::run_ok("qemu-img", ["create", "-q", "-f", "vpc", "-o", "subformat=fixed", text(&fixed), "1M"]);
+    assert!(refusal(&fixed, &given(Format::Qcow2)).contains("its content is vpc"));
+}
+
+#[test]
+fn wrong_formats_are_refused() {
+    let dir = testkit::tempdir();
+    let raw = write_file(dir.path(), "disk.raw", &mixed_disk(1, 1 << 20));
+    let said = refusal(&raw, &given(Format::Qcow2));
+    assert!(said.contains("disk.raw: the image is not in format qcow2"), "{said}");
+    assert!("qcow3".parse::<Format>().unwrap_err().contains("known are raw, qcow2"));
+    // Raw has no mark, so a disk that looks like something else can be opened by saying so.
+    let qcow2 = dir.path().join("disk.qcow2");
+    create(&qcow2, "qcow2");
+    let image = image::open(text(&qcow2), &given(Format::Raw)).unwrap();
+    assert_eq!(image.format, Format::Raw);
+}
+
+#[test] // A guest can write a qcow2 header on its raw disk.
+fn a_guessed_raw_format_is_said_when_it_matters() {
+    let dir = testkit::tempdir();
+    let path = write_file(dir.path(), "disk.raw", &[0; 4096]);
+    let writable = OpenOptions { read_only: false, ..options() };
+    let image = image::open(text(&path), &writable).unwrap();
+    assert!(image.warnings[0].contains("--format=raw"), "{:?}", image.warnings);
+    drop(image);
+    assert_eq!(open(&path).warnings, [] as [&str; 0]);
+    let image = image::open(text(&path), &OpenOptions { read_only: false, ..given(Format::Raw) }).unwrap();
+    assert_eq!(image.warnings, [] as [&str; 0]);
+}
+
+#[test]
+fn what_is_no_image_is_refused_with_a_reason() {
+    let dir = testkit::tempdir();
+    let missing = dir.path().join("missing.qcow2");
+    let said = refusal(&missing, &options());
+    assert!(said.contains("missing.qcow2: cannot open: No such file"), "{said}");
+    assert!(refusal(dir.path(), &options()).ends_with("is a directory, not a disk image"));
+    let empty = write_file(dir.path(), "empty.img", &[]);
+    assert!(refusal(&empty, &options()).contains("empty.img: the file is empty (0 bytes)"));
+    assert!(refusal(&empty, &given(Format::Qcow2)).contains("not in format qcow2"));
+    let fifo = dir.path().join("fifo");
+    testkit::run_ok("mkfifo", [text(&fifo)]);
+    assert!(refusal(&fifo, &options()).ends_with("is a FIFO, not a disk image"));
+    assert!(refusal(Path::new("/dev/null"), &options()).contains("is a character device"));
+    assert!(refusal(Path::new("/dev/null/x"), &options()).contains("Not a directory"));
+}
+
+#[test]
+fn truncated_images_name_what_is_missing() {
+    let dir = testkit::tempdir();
+    let path = dir.path().join("disk.qcow2");
+    create(&path, "qcow2");
+    let bytes = std::fs::read(&path).unwrap();
+    let l1 = u64::from_be_bytes(bytes[40..48].try_into().unwrap());
+    for (len, missing) in [(3, ""), (50, "header"), (100, "header"), (l1, "L1 table")] {
+        let cut = write_file(dir.path(), "cut.qcow2", &bytes[..usize::try_from(len).unwrap()]);
+        if len == 3 {
+            // Too short for any mark.
+            assert_eq!(open(&cut).format, Format::Raw);
+            continue;
+        }
+        let said = refusal(&cut, &options());
+        assert!(said.contains("cut.qcow2: truncated") && said.contains(missing), "{said}");
+    }
+}
+
+#[test]
+fn encryption_and_unknown_features_are_refused_by_name() {
+    let dir = testkit::tempdir();
+    let path = dir.path().join("luks.qcow2");
+    testkit::run_ok(
+        "qemu-img",
+        [
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "--object",
+            "secret,id=s,data=x",
+            "-o",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10",
+            text(&path),
+            "1M",
+        ],
+    );
+    let said = refusal(&path, &options());
+    assert!(said.contains("LUKS encryption"), "{said}");
+
+    let path = dir.path().join("future.qcow2");
+    create(&path, "qcow2");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[72] = 0x80;
+    let unnamed = write_file(dir.path(), "unnamed.qcow2", &bytes);
+    assert!(refusal(&unnamed, &options()).contains("bit 63, which the image does not name"));
+    // The first entry of the feature name table, which QEMU writes.
+    let table = bytes.windows(5).position(|w| w == [0, 0, b'd', b'i', b'r']).expect("a name table");
+    bytes[table + 1] = 63;
+    let named = write_file(dir.path(), "named.qcow2", &bytes);
+    assert!(refusal(&named, &options()).contains("incompatible feature \"dirty bit\""));
+}
