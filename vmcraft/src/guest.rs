@@ -16,6 +16,7 @@ use crate::device::{self, Disk, Found};
 use crate::drive::{Drive, directory_gate};
 use crate::driver::DRIVERS;
 use crate::host::{Host, Progress};
+use crate::inspect::Inspection;
 use crate::vfs::{LastLink, Node, Vfs};
 use crate::{DeviceName, Error, GuestPath, Metrics, Result};
 
@@ -36,6 +37,8 @@ pub struct Guest {
     pub(crate) host: Host,
     pub(crate) metrics: Metrics,
     pub(crate) warnings: Vec<String>,
+    /// What inspection found, once it has looked.
+    pub(crate) inspection: Option<Inspection>,
     gate: Arc<Gate>,
 }
 
@@ -56,6 +59,7 @@ impl Guest {
             host: Host::default(),
             metrics: Metrics::default(),
             warnings: Vec::new(),
+            inspection: None,
             gate: directory_gate(Vec::new()),
         }
     }

@@ -21,6 +21,7 @@ mod driver;
 mod error;
 mod guest;
 mod host;
+pub mod inspect;
 mod metrics;
 mod path;
 #[cfg(test)]
