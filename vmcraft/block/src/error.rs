@@ -92,6 +92,14 @@ pub enum Error {
         /// Why the gate closed.
         reason: String,
     },
+    /// A backing or data file of the image could not be opened or read.
+    #[error("{image}: {source}")]
+    Within {
+        /// The image that refers to it.
+        image: String,
+        /// What is wrong with the file, by its own name.
+        source: Box<Error>,
+    },
 }
 
 /// What a device answers when the image under it turns out to be bad while it is read.

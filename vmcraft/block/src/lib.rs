@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod generations;
 pub mod image;
+mod lock;
 pub mod qcow2;
 mod raw;
 pub mod storage;

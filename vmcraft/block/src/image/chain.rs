@@ -1,12 +1,13 @@
 //! Opening an image and the files that it names, down to the last backing file.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::reference::{self, Named};
 use super::{Format, OpenOptions, Reference, probe, remote};
+use crate::lock::{self, Access, Failure};
 use crate::qcow2::{Header, Parts, Qcow2};
 use crate::storage::{HostFile, Storage};
 use crate::{BlockDevice, Error, RawFile, Result};
@@ -29,6 +30,50 @@ pub(super) struct Opener<'a> {
 pub(super) struct Layer {
     pub(super) device: Arc<dyn BlockDevice>,
     pub(super) format: Format,
+}
+
+/// A file of the chain, opened but not locked.
+struct File {
+    name: String,
+    storage: Arc<HostFile>,
+    format: Format,
+}
+
+/// A qcow2 image that waits for what is below it.
+struct Pending {
+    name: String,
+    storage: Arc<HostFile>,
+    header: Header,
+    data_file: Option<Arc<dyn Storage>>,
+}
+
+/// How far a layer can be opened by itself.
+enum Step {
+    /// All of it: formats without backing files.
+    Bottom(Arc<dyn BlockDevice>),
+    /// Up to its header.
+    Qcow2(Pending),
+}
+
+/// Opens a qcow2 image over what is below it. The snapshot is one of the top image.
+fn assemble(
+    layer: Pending,
+    backing: Option<Arc<dyn BlockDevice>>,
+    above: &[Pending],
+    snapshot: Option<&str>,
+) -> Result<Arc<dyn BlockDevice>> {
+    let snapshot = snapshot.filter(|_| above.is_empty()).map(str::to_owned);
+    let parts = Parts { backing, data_file: layer.data_file, snapshot };
+    let image = Qcow2::open(&layer.name, layer.storage, layer.header, parts).map_err(|e| below(above, e))?;
+    Ok(Arc::new(image))
+}
+
+/// The error with the image that led to the one it is about.
+fn below(above: &[Pending], error: Error) -> Error {
+    match above.last() {
+        Some(layer) => Error::Within { image: layer.name.clone(), source: Box::new(error) },
+        None => error,
+    }
 }
 
 impl<'a> Opener<'a> {
@@ -67,81 +112,90 @@ impl<'a> Opener<'a> {
                 feature: format!("internal snapshots in format {format}"),
             });
         }
-        self.open_as(name, storage, format, self.options.read_only, snapshot)
-    }
-
-    /// Opens a file in a format that has been settled.
-    fn open_as(
-        &mut self,
-        name: &str,
-        storage: Arc<HostFile>,
-        format: Format,
-        read_only: bool,
-        snapshot: Option<String>,
-    ) -> Result<Layer> {
-        let io = |source| Error::Io { image: name.to_owned(), doing: "cannot read", source };
-        let device: Arc<dyn BlockDevice> = match &format {
-            Format::Raw => {
-                if storage.size().map_err(io)? == 0 {
-                    return Err(Error::Empty { image: name.to_owned() });
-                }
-                Arc::new(RawFile::over(storage).map_err(io)?)
-            }
-            Format::Qcow2 => self.open_qcow2(name, storage, snapshot)?,
-            Format::ViaQemu(format) => {
-                drop(storage);
-                remote::open_via_qemu(name, format, read_only)?
-            }
-        };
+        let device =
+            self.open_chain(File { name: name.to_owned(), storage, format: format.clone() }, snapshot)?;
         Ok(Layer { device, format })
     }
 
-    fn open_qcow2(
-        &mut self,
-        name: &str,
-        storage: Arc<HostFile>,
-        snapshot: Option<String>,
-    ) -> Result<Arc<dyn BlockDevice>> {
-        let header = Header::read(name, &*storage)?;
-        let read_only = storage.is_read_only();
-        let data_file = match (&header.data_file, header.has_data_file()) {
-            (Some(named), true) => Some(self.open_data_file(name, named, read_only)?),
-            (None, true) => {
-                let what = "header: an external data file without a name".to_owned();
-                return Err(Error::Corrupt { image: name.to_owned(), what, offset: 0x48 });
+    /// Opens an image and all below it: headers from the top down, which leads to the files, then the
+    /// images from the bottom up.
+    fn open_chain(&mut self, top: File, snapshot: Option<String>) -> Result<Arc<dyn BlockDevice>> {
+        let mut above = Vec::new();
+        let mut next = top;
+        let mut device = loop {
+            match self.open_layer(next).map_err(|e| below(&above, e))? {
+                Step::Bottom(device) => break device,
+                Step::Qcow2(layer) => match &layer.header.backing_file {
+                    Some(named) => {
+                        next =
+                            self.open_backing(&layer.name, named, layer.header.backing_format.as_deref())?;
+                        above.push(layer);
+                    }
+                    None => break assemble(layer, None, &above, snapshot.as_deref())?,
+                },
             }
-            (_, false) => None,
         };
-        let backing = match &header.backing_file {
-            Some(named) => Some(self.open_backing(name, named, header.backing_format.as_deref())?),
-            None => None,
-        };
-        Ok(Arc::new(Qcow2::open(name, storage, header, Parts { backing, data_file, snapshot })?))
+        while let Some(layer) = above.pop() {
+            device = assemble(layer, Some(device), &above, snapshot.as_deref())?;
+        }
+        Ok(device)
+    }
+
+    /// Locks an image, and opens it as far as that needs nothing below it.
+    fn open_layer(&mut self, file: File) -> Result<Step> {
+        let File { name, storage, format } = file;
+        let io = |source| Error::Io { image: name.clone(), doing: "cannot read", source };
+        match format {
+            Format::Raw => {
+                self.lock(&name, &storage, false)?;
+                if storage.size().map_err(io)? == 0 {
+                    return Err(Error::Empty { image: name });
+                }
+                Ok(Step::Bottom(Arc::new(RawFile::over(storage).map_err(io)?)))
+            }
+            Format::Qcow2 => {
+                self.lock(&name, &storage, true)?;
+                let header = Header::read(&name, &storage)?;
+                let data_file = match (&header.data_file, header.has_data_file()) {
+                    (Some(named), true) => Some(self.open_data_file(&name, named, storage.is_read_only())?),
+                    (None, true) => {
+                        let what = "header: an external data file without a name".to_owned();
+                        return Err(Error::Corrupt { image: name, what, offset: 0x48 });
+                    }
+                    (_, false) => None,
+                };
+                Ok(Step::Qcow2(Pending { name, storage, header, data_file }))
+            }
+            Format::ViaQemu(format) => {
+                // Whoever opens it locks it.
+                let read_only = storage.is_read_only();
+                drop(storage);
+                Ok(Step::Bottom(remote::open_via_qemu(&name, &format, read_only)?))
+            }
+        }
     }
 
     fn open_data_file(&mut self, image: &str, named: &str, read_only: bool) -> Result<Arc<dyn Storage>> {
         let path = self.admit(image, named, "data file")?.path;
-        let file = self.open_file(&path.to_string_lossy(), &path, read_only)?;
-        self.open.pop();
+        let name = path.to_string_lossy();
+        let file = self.open_file(&name, &path, read_only)?;
+        self.lock(&name, &file, true)?;
         Ok(file)
     }
 
-    fn open_backing(
-        &mut self,
-        image: &str,
-        named: &str,
-        format: Option<&str>,
-    ) -> Result<Arc<dyn BlockDevice>> {
+    /// Opens the file of a backing image, and settles its format.
+    fn open_backing(&mut self, image: &str, named: &str, format: Option<&str>) -> Result<File> {
         let target = self.admit(image, named, "backing file")?;
         if self.open.len() >= MAX_DEPTH {
             return Err(refused(image, named, format!("the backing chain has more than {MAX_DEPTH} images")));
         }
         let name = target.path.to_string_lossy().into_owned();
-        let storage = self.open_file(&name, &target.path, true)?;
+        let within = |source| Error::Within { image: image.to_owned(), source: Box::new(source) };
+        let storage = self.open_file(&name, &target.path, true).map_err(within)?;
         let format = match target.format.as_deref().or(format) {
             Some(format) => format.parse().map_err(|e| refused(image, named, e))?,
             None => {
-                let format = probed(&name, &storage)?.unwrap_or(Format::Raw);
+                let format = probed(&name, &storage).map_err(within)?.unwrap_or(Format::Raw);
                 self.warnings.push(format!(
                     "{image}: it does not say the format of its backing file {named:?}, which was taken for \
                      {format}; qemu-img rebase -u -F {format} -b {named:?} records it"
@@ -149,9 +203,7 @@ impl<'a> Opener<'a> {
                 format
             }
         };
-        let layer = self.open_as(&name, storage, format, true, None)?;
-        self.open.pop();
-        Ok(layer.device)
+        Ok(File { name, storage, format })
     }
 
     /// Finds the file that an image names, and asks the gate.
@@ -162,12 +214,39 @@ impl<'a> Opener<'a> {
         Ok(target)
     }
 
+    /// Keeps others from changing the file while it is open, and from reading it while it is written.
+    fn lock(&mut self, name: &str, file: &HostFile, grows: bool) -> Result<()> {
+        let writes = !file.is_read_only();
+        let access = if writes { Access::Write { resize: grows } } else { Access::Read };
+        match lock::lock(file.file(), access) {
+            Ok(()) => {}
+            Err(Failure::InUse(detail)) if !writes && self.options.allow_in_use => {
+                self.warnings.push(format!(
+                    "{name}: another process has the image open for writing ({detail}): what is read may be \
+                     out of date or inconsistent"
+                ));
+            }
+            Err(Failure::InUse(detail)) => {
+                let advice = "shut the guest down first, or give --ro to look at it while it changes";
+                return Err(Error::InUse { image: name.to_owned(), detail, advice });
+            }
+            Err(Failure::Unsupported) => self.warnings.push(format!(
+                "{name}: the host's file system has no locks, so nothing shows whether another process uses \
+                 the image"
+            )),
+            Err(Failure::Io(source)) => {
+                return Err(Error::Io { image: name.to_owned(), doing: "cannot lock", source });
+            }
+        }
+        Ok(())
+    }
+
     /// Opens a file, and remembers it as one of the chain.
     fn open_file(&mut self, name: &str, path: &Path, read_only: bool) -> Result<Arc<HostFile>> {
         let io = |doing| move |source| Error::Io { image: name.to_owned(), doing, source };
         // Looked at before it is opened: opening a FIFO waits, opening a tape rewinds it.
         refuse_other_kinds(name, &fs::metadata(path).map_err(io("cannot open"))?)?;
-        let file = File::options()
+        let file = fs::File::options()
             .read(true)
             .write(!read_only)
             .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)

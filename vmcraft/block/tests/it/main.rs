@@ -1,5 +1,7 @@
 //! The block layer against QEMU's tools and real images.
 
+mod chain;
+mod lock;
 mod open;
 mod qcow2_read;
 mod raw;

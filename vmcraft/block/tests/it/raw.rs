@@ -22,6 +22,7 @@ fn size_is_rounded_up_to_a_sector() {
     assert_eq!(end[76..], [0; 24]);
     assert!(image.device.read_at(1000, &mut end).is_err());
 
+    drop(image);
     let image = image::open(text(&path), &writable()).unwrap();
     image.device.write_at(990, &[9; 34]).unwrap();
     image.device.discard().unwrap().write_zeroes(1020, 4).unwrap();
