@@ -2,9 +2,6 @@
 
 use std::ffi::OsStr;
 
-use bstr::{BString, ByteSlice};
-use vmcraft::call::Call;
-use vmcraft::value::Value;
 use vmcraft::{DriveOptions, Guest, GuestPath, Mountable};
 
 use crate::error::{Error, Result, message};
@@ -33,48 +30,12 @@ impl GuestOptions {
         guest.launch().map_err(|e| Error::call("launch", e))?;
         report_warnings(guest);
         if self.inspector {
-            self.mount_root(guest)?;
+            guest.mount_inspected(self.root.as_deref())?;
         }
         for mount in &self.mounts {
             self.mount(guest, mount)?;
         }
         report_warnings(guest);
-        Ok(())
-    }
-
-    /// Finds the operating system and mounts what it would mount.
-    fn mount_root(&self, guest: &mut Guest) -> Result<()> {
-        let roots = list(call(guest, "inspect-os", &[])?);
-        let root = match (&self.root, roots.as_slice()) {
-            (Some(root), _) => root.as_str().into(),
-            (None, []) => {
-                return Err(message(
-                    "no operating system was found on the disks; to look at them without -i, use run and \
-                     list-filesystems, then mount",
-                ));
-            }
-            (None, [root]) => root.clone(),
-            (None, several) => {
-                return Err(message(format!(
-                    "several operating systems were found; choose one with --root: {}",
-                    bstr::join(", ", several).as_bstr()
-                )));
-            }
-        };
-        let Value::Hash(mut mountpoints) = call(guest, "inspect-get-mountpoints", &[root])? else {
-            return Err(message("inspect-get-mountpoints: gave no pairs"));
-        };
-        // A directory before what is mounted below it.
-        mountpoints.sort_by_key(|(mountpoint, _)| mountpoint.len());
-        for (mountpoint, device) in mountpoints {
-            let mounted = guest.mount(Mountable::new(&device), GuestPath::new(&mountpoint));
-            match mounted.map_err(|e| Error::call("mount", e)) {
-                Err(error) if mountpoint != "/" => {
-                    report::warning(&format!("{error} (some of the guest is missing)"))
-                }
-                other => other?,
-            }
-        }
         Ok(())
     }
 
@@ -110,20 +71,6 @@ impl GuestOptions {
             (None, false) => return Ok(()),
         };
         Err(message(format!("{option}: this version opens no encrypted volumes, and needs no keys")))
-    }
-}
-
-/// Makes a call by its name.
-fn call(guest: &mut Guest, name: &'static str, words: &[BString]) -> Result<Value> {
-    let call = Call::find(name).ok_or_else(|| message(format!("{name}: this version has no such call")))?;
-    let bound = call.bind_words(words)?;
-    (call.invoke)(guest, &bound).map_err(|e| Error::call(call.name, e))
-}
-
-fn list(value: Value) -> Vec<BString> {
-    match value {
-        Value::List(items) => items,
-        _ => Vec::new(),
     }
 }
 

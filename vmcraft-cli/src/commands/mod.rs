@@ -1,6 +1,7 @@
 //! The sub-commands: what is not a command of the shell.
 
 mod completions;
+mod inspect;
 
 use std::process::ExitCode;
 
@@ -11,6 +12,8 @@ use crate::error::Result;
 pub(crate) enum Subcommand {
     /// Show help: the commands, or the help of one
     Help(crate::help::Help),
+    /// Show which operating systems are on disks, and what they are
+    Inspect(inspect::Inspect),
     /// Print the completion of this command line for a shell
     Completions(completions::Completions),
 }
@@ -20,6 +23,7 @@ impl Subcommand {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match self {
             Self::Help(help) => help.run(),
+            Self::Inspect(inspect) => inspect.run(),
             Self::Completions(completions) => completions.run(),
         }
     }

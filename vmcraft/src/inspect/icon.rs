@@ -39,10 +39,11 @@ pub(super) fn find(
     favicon: bool,
     high_quality: bool,
 ) -> Option<Vec<u8>> {
-    if favicon && !high_quality {
-        if let Some(icon) = png(tree, "/etc/favicon.png") {
-            return Some(icon);
-        }
+    if favicon
+        && !high_quality
+        && let Some(icon) = png(tree, "/etc/favicon.png")
+    {
+        return Some(icon);
     }
     let group = match system.distro.as_deref()? {
         "redhat-based" | "centos" | "scientificlinux" | "oraclelinux" | "rocky" | "circle" | "almalinux" => {

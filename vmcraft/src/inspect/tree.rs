@@ -202,7 +202,7 @@ mod tests {
     #[test] // A guest must not make inspection read without end, nor stop it.
     fn odd_files_become_notes() {
         let fs = MemoryFs::new()
-            .file("/huge", vec![b'x'; (MAX_TEXT + 1) as usize])
+            .file("/huge", "x".repeat(1_048_577))
             .symlink("/loop", "loop")
             .special("/pipe", FileType::Fifo, 0, 0)
             .file("/name", b"\n# comment\n  box \xff\n");

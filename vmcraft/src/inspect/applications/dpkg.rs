@@ -81,8 +81,8 @@ impl Paragraph {
             return;
         }
         self.in_description = false;
-        let Some((field, value)) = line.split_once_str(":") else { return };
-        let value = value.trim();
+        let Some((field, text)) = line.split_once_str(":") else { return };
+        let value = text.trim();
         match field {
             b"Package" => self.package.app2_name = value.into(),
             b"Status" => self.is_installed = is_installed(value),
@@ -92,7 +92,8 @@ impl Paragraph {
             // The name alone, without the version that may follow in parentheses.
             b"Source" => self.package.app2_source_package = value.fields().next().unwrap_or_default().into(),
             b"Description" => {
-                self.package.app2_summary = value.into();
+                // As it stands there: libguestfs keeps blanks at its end.
+                self.package.app2_summary = text.trim_start().into();
                 self.in_description = true;
             }
             _ => {}
