@@ -1,4 +1,8 @@
 //! End-to-end tests: the binary as a user runs it.
 
+mod bad_input;
+mod corpus;
+mod fidelity;
 mod guestfish;
+mod ordinary_user;
 mod support;
