@@ -6,3 +6,4 @@ mod fidelity;
 mod guestfish;
 mod ordinary_user;
 mod support;
+mod tools;

@@ -1,0 +1,94 @@
+//! The names of other tools, by symbolic link: the same options, the same output.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{named, output, small_guest};
+
+/// Runs the lines of `commands.txt` that begin with `tool`, and compares with what the real tool
+/// printed, in the file of the line's number.
+fn compare(tool: &str) {
+    let dir = testkit::tempdir();
+    let image = small_guest(dir.path());
+    let image = rename(&image, "small.img");
+    let golden = testkit::workspace().join("tests/golden/tools");
+    let other = dir.path().join("other.img");
+    testkit::run_ok("bash", [golden.join("make-other.sh"), image.clone(), other.clone()]);
+    let program = named(tool, dir.path());
+
+    let commands = std::fs::read_to_string(golden.join("commands.txt")).expect("the commands");
+    let mut failures = Vec::new();
+    let mut count = 0;
+    for (index, line) in commands.lines().enumerate() {
+        let mut words = line.split(' ');
+        if words.next() != Some(tool) {
+            continue;
+        }
+        count += 1;
+        let mut command = Command::new(&program);
+        command.env("TZ", "UTC");
+        for word in words {
+            match word {
+                "IMAGE" => command.arg(&image),
+                "OTHER" => command.arg(&other),
+                _ => command.arg(word),
+            };
+        }
+        let ours = output(&mut command);
+        let theirs =
+            std::fs::read(golden.join(format!("{:02}.out", index + 1))).expect("what the tool printed");
+        if ours.stdout != theirs || !ours.status.success() {
+            failures.push(format!(
+                "{line}\n--- {tool}\n{}\n--- vmcraft ({})\n{}{}",
+                String::from_utf8_lossy(&theirs),
+                ours.status,
+                String::from_utf8_lossy(&ours.stdout),
+                String::from_utf8_lossy(&ours.stderr),
+            ));
+        }
+    }
+    assert!(count > 0, "no command of {tool} in commands.txt");
+    assert!(failures.is_empty(), "{} of {count} differ:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// The tools print the image's name.
+fn rename(image: &Path, name: &str) -> std::path::PathBuf {
+    let renamed = image.with_file_name(name);
+    std::fs::rename(image, &renamed).expect("own directory");
+    renamed
+}
+
+#[test]
+fn virt_cat() {
+    compare("virt-cat");
+}
+
+#[test]
+fn virt_ls() {
+    compare("virt-ls");
+}
+
+#[test]
+fn virt_filesystems() {
+    compare("virt-filesystems");
+}
+
+#[test]
+fn virt_df() {
+    compare("virt-df");
+}
+
+#[test]
+fn virt_inspector() {
+    compare("virt-inspector");
+}
+
+#[test]
+fn virt_log() {
+    compare("virt-log");
+}
+
+#[test]
+fn virt_diff() {
+    compare("virt-diff");
+}
