@@ -34,6 +34,27 @@ impl<K: Eq + Hash + Copy, V: Clone> Generations<K, V> {
         self.old.remove(&key);
         self.young.insert(key, value);
     }
+
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.young.contains_key(key) || self.old.contains_key(key)
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) {
+        self.young.remove(key);
+        self.old.remove(key);
+    }
+
+    /// Keeps only the entries whose key is wanted.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&K) -> bool) {
+        self.young.retain(|key, _| wanted(key));
+        self.old.retain(|key, _| wanted(key));
+    }
+
+    /// How many entries there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
 }
 
 #[cfg(test)]
@@ -47,8 +68,12 @@ mod tests {
         for key in 1..100 {
             cache.insert(key, 'b');
             assert_eq!(cache.get(&0), Some('a'));
-            assert!(cache.young.len() + cache.old.len() <= 8);
+            assert!(cache.len() <= 8);
         }
         assert_eq!(cache.get(&1), None);
+        cache.remove(&0);
+        assert!(!cache.contains(&0));
+        cache.retain(|key| *key == 99);
+        assert_eq!((cache.len(), cache.get(&99)), (1, Some('b')));
     }
 }

@@ -8,6 +8,7 @@
 //! through the gate that the caller passes in.
 #![deny(unsafe_code)]
 
+mod cache;
 mod device;
 mod error;
 mod generations;
@@ -17,6 +18,7 @@ pub mod qcow2;
 mod raw;
 pub mod storage;
 
+pub use cache::{Cache, Counters, Counts};
 pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice};
 pub use error::{Error, Result};
 pub use raw::RawFile;

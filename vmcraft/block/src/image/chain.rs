@@ -20,13 +20,13 @@ type FileId = (u64, u64, u64);
 
 /// Opens the images of one chain.
 pub(super) struct Opener<'a> {
-    pub(super) options: &'a OpenOptions,
-    pub(super) warnings: Vec<String>,
+    options: &'a OpenOptions,
+    warnings: &'a mut Vec<String>,
     /// The files from the top image down to the one that is being opened.
     open: Vec<FileId>,
 }
 
-/// An open image of the chain.
+/// An open disk.
 pub(super) struct Layer {
     pub(super) device: Arc<dyn BlockDevice>,
     pub(super) format: Format,
@@ -52,14 +52,14 @@ enum Step {
     /// All of it: formats without backing files.
     Bottom(Arc<dyn BlockDevice>),
     /// Up to its header.
-    Qcow2(Pending),
+    Qcow2(Box<Pending>),
 }
 
 /// Opens a qcow2 image over what is below it. The snapshot is one of the top image.
 fn assemble(
-    layer: Pending,
+    layer: Box<Pending>,
     backing: Option<Arc<dyn BlockDevice>>,
-    above: &[Pending],
+    above: &[Box<Pending>],
     snapshot: Option<&str>,
 ) -> Result<Arc<dyn BlockDevice>> {
     let snapshot = snapshot.filter(|_| above.is_empty()).map(str::to_owned);
@@ -69,7 +69,7 @@ fn assemble(
 }
 
 /// The error with the image that led to the one it is about.
-fn below(above: &[Pending], error: Error) -> Error {
+fn below(above: &[Box<Pending>], error: Error) -> Error {
     match above.last() {
         Some(layer) => Error::Within { image: layer.name.clone(), source: Box::new(error) },
         None => error,
@@ -77,8 +77,8 @@ fn below(above: &[Pending], error: Error) -> Error {
 }
 
 impl<'a> Opener<'a> {
-    pub(super) fn new(options: &'a OpenOptions) -> Self {
-        Self { options, warnings: Vec::new(), open: Vec::new() }
+    pub(super) fn new(options: &'a OpenOptions, warnings: &'a mut Vec<String>) -> Self {
+        Self { options, warnings, open: Vec::new() }
     }
 
     /// Opens the disk that the user named.
@@ -164,13 +164,14 @@ impl<'a> Opener<'a> {
                     }
                     (_, false) => None,
                 };
-                Ok(Step::Qcow2(Pending { name, storage, header, data_file }))
+                Ok(Step::Qcow2(Box::new(Pending { name, storage, header, data_file })))
             }
             Format::ViaQemu(format) => {
                 // Whoever opens it locks it.
                 let read_only = storage.is_read_only();
                 drop(storage);
-                Ok(Step::Bottom(remote::open_via_qemu(&name, &format, read_only)?))
+                let device = remote::open_via_qemu(&name, &format, read_only, self.options, self.warnings)?;
+                Ok(Step::Bottom(device))
             }
         }
     }

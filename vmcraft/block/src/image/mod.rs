@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{BlockDevice, Error, Result};
+use crate::{BlockDevice, Cache, Counters, Error, Result};
 
 /// A disk image format, named as QEMU names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -110,6 +110,8 @@ pub struct Image {
     pub format: Format,
     /// What the user should know, such as a guessed format.
     pub warnings: Vec<String>,
+    /// How much of it was read so far.
+    pub counters: Arc<Counters>,
 }
 
 /// Opens a disk: a file's path, or a URI (`nbd://…`, `nbd+unix://…`, `https://…`, `ssh://…`).
@@ -120,10 +122,13 @@ pub fn open(name: &str, options: &OpenOptions) -> Result<Image> {
             feature: "writing to an internal snapshot; open it read-only".into(),
         });
     }
-    if remote::is_uri(name) {
-        return remote::open_uri(name, options);
-    }
-    let mut opener = chain::Opener::new(options);
-    let layer = opener.open_top(name)?;
-    Ok(Image { device: layer.device, format: layer.format, warnings: opener.warnings })
+    let mut warnings = Vec::new();
+    let layer = if remote::is_uri(name) {
+        remote::open_uri(name, options, &mut warnings)?
+    } else {
+        chain::Opener::new(options, &mut warnings).open_top(name)?
+    };
+    let cache = Cache::new(layer.device, options.cache_bytes);
+    let counters = cache.counters();
+    Ok(Image { device: Arc::new(cache), format: layer.format, warnings, counters })
 }

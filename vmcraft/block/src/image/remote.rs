@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Image, OpenOptions};
+use super::OpenOptions;
+use super::chain::Layer;
 use crate::{BlockDevice, Error, Result};
 
 /// Whether a disk's name is a URI rather than a path: a scheme, `://` and more.
@@ -14,13 +15,20 @@ pub(super) fn is_uri(name: &str) -> bool {
 }
 
 /// Opens a disk that is named by a URI.
-pub(super) fn open_uri(name: &str, _options: &OpenOptions) -> Result<Image> {
+pub(super) fn open_uri(name: &str, _options: &OpenOptions, _warnings: &mut Vec<String>) -> Result<Layer> {
     let scheme = name.split("://").next().unwrap_or_default();
     Err(Error::Unsupported { image: name.to_owned(), feature: format!("{scheme} disks") })
 }
 
-/// Opens a file in a format that is not ours. `format` is QEMU's name for it.
-pub(super) fn open_via_qemu(name: &str, format: &str, _read_only: bool) -> Result<Arc<dyn BlockDevice>> {
+/// Opens a file in a format that is not ours. `format` is QEMU's name for it; `read_only` is that of
+/// the options for the disk itself, and true for a backing file.
+pub(super) fn open_via_qemu(
+    name: &str,
+    format: &str,
+    _read_only: bool,
+    _options: &OpenOptions,
+    _warnings: &mut Vec<String>,
+) -> Result<Arc<dyn BlockDevice>> {
     Err(Error::Unsupported {
         image: name.to_owned(),
         feature: format!("format {format}; convert it first with qemu-img convert -O qcow2"),

@@ -102,7 +102,6 @@ fn long_chains_open_up_to_a_limit() {
         let mut bytes = template.clone();
         bytes[at..at + 8].copy_from_slice(format!("./{:06}", number - 1).as_bytes());
         bytes[format..format + 3].copy_from_slice(b"qco");
-        let mut bytes = bytes;
         // The format's name becomes longer: its length is just before it, padded to eight bytes.
         bytes[format..format + 5].copy_from_slice(b"qcow2");
         bytes[format - 1] = 5;
@@ -141,7 +140,11 @@ fn missing_backing_files_name_both_images() {
     assert!(said.contains("top.qcow2") && said.contains("gone.qcow2: cannot open: No such file"), "{said}");
     overlay(&top, "nbd://example.net/disk", Some("raw"));
     assert!(refusal(&top, &options()).contains("the protocol \"nbd\" is not followed"));
-    overlay(&top, "base.raw", Some("florp"));
+    overlay(&top, "base.raw", Some("qcow2"));
     base(dir.path());
+    let mut bytes = std::fs::read(&top).unwrap();
+    let at = bytes.windows(5).position(|window| window == b"qcow2").expect("a backing format");
+    bytes[at..at + 5].copy_from_slice(b"florp");
+    std::fs::write(&top, bytes).unwrap();
     assert!(refusal(&top, &options()).contains("\"florp\" is not a disk image format"));
 }
