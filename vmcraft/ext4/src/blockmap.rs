@@ -6,10 +6,10 @@ use vmcraft_fs::Result;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
-use crate::corrupt;
 use crate::inode::Inode;
 use crate::map::{Run, RunKind};
 use crate::volume::Volume;
+use crate::{corrupt, in_memory};
 
 /// Pointers of `i_block` that lead to data.
 const DIRECT: usize = 12;
@@ -64,7 +64,7 @@ fn descend(
         let pointers = <[U32]>::ref_from_bytes(&held.bytes).unwrap_or_default();
         span /= per_block;
         // Below the pointers in a block: `block` is in [start, start + span * per_block).
-        let index = ((block - start) / span) as usize;
+        let index = in_memory((block - start) / span);
         if level == 0 {
             return run(volume, inode, pointers, index, start, sb.byte_of(pointer));
         }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Mutex, MutexGuard};
 
+use crate::in_memory;
+
 /// Locks are per shard, so that readers of different keys rarely meet.
 const SHARDS: usize = 8;
 
@@ -53,7 +55,7 @@ impl<V: Clone> Cache<V> {
     }
 
     fn shard(&self, key: u64) -> MutexGuard<'_, Shard<V>> {
-        let shard = &self.shards[(key % SHARDS as u64) as usize];
+        let shard = &self.shards[in_memory(key % SHARDS as u64)];
         // A shard is consistent between any two statements, so a panic elsewhere spoils nothing.
         shard.lock().unwrap_or_else(|e| e.into_inner())
     }

@@ -183,7 +183,7 @@ pub(crate) fn block(
                     .is_ok_and(|(e, _)| record_len(e.rec_len.get(), sb.block_size) == b.len())
             };
             if is_indexed(inode, sb) && (logical == 0 || fills(bytes)) {
-                htree::verify(bytes, inode, sb, logical, offset)
+                htree::verify(bytes, inode, logical, offset)
             } else {
                 verify(bytes, inode, logical, offset)
             }
@@ -319,8 +319,58 @@ pub(crate) fn find_in(list: List<'_>, name: &BStr, sb: &Superblock) -> Result<Op
 /// The inode that a name leads to.
 pub(crate) fn lookup(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<InodeNumber> {
     check_readable(inode)?;
-    let found = find(volume, inode, name)?;
+    let found = if inode.flags.contains(InodeFlags::CASEFOLD) {
+        find_folded(volume, inode, name)?
+    } else if is_indexed(inode, &volume.sb) && !inode.flags.contains(InodeFlags::INLINE_DATA) {
+        htree::find(volume, inode, name)?
+    } else {
+        find(volume, inode, name)?
+    };
     found.map(|number| InodeNumber(number.into())).ok_or(Error::NotFound)
+}
+
+/// The inode that `name` leads to where letter case is ignored. Beyond ASCII that takes Unicode's
+/// tables, which we do not have: a name that they could match is refused, never missed.
+fn find_folded(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<Option<u32>> {
+    let (mut exact, mut folded, mut undecided) = (None, None, false);
+    each_list(volume, inode, 0, &mut |list, _| {
+        for entry in list.entries(&volume.sb) {
+            let entry = entry?;
+            if entry.name == name {
+                exact = Some(entry.inode);
+                return Ok(ControlFlow::Break(()));
+            } else if entry.name.eq_ignore_ascii_case(name) {
+                folded = Some(entry.inode);
+            } else if !(entry.name.is_ascii() && name.is_ascii()) {
+                undecided = true;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    match exact.or(folded) {
+        None if undecided => Err(Error::Unsupported(format!(
+            "casefold: a name that is not ASCII, in directory inode {} that ignores letter case",
+            inode.number
+        ))),
+        found => Ok(found),
+    }
+}
+
+/// Block `logical` of a directory, which must be there, and its byte of the volume.
+pub(crate) fn block_at(volume: &Volume, inode: &OpenInode, logical: u64) -> Result<(Arc<Block>, u64)> {
+    let wrong = || {
+        let what = format!("directory inode {}: its htree leads to block {logical}", inode.number);
+        corrupt(what, 0)
+    };
+    if logical >= inode.size.div_ceil(volume.sb.block_size.into()) {
+        return Err(wrong());
+    }
+    let run = inode.run(volume, logical)?;
+    let RunKind::Data(first) = run.kind else {
+        return Err(wrong());
+    };
+    let physical = first + (logical - run.start);
+    Ok((block(volume, inode, logical, physical, 1)?, volume.sb.byte_of(physical)))
 }
 
 /// The parent, as `..` tells.

@@ -93,6 +93,14 @@ struct Node<'a> {
     high: u64,
 }
 
+/// What an inner node has for a block.
+enum Child {
+    /// A node at this block of the volume, for these blocks of the file.
+    Node { number: u64, range: (u64, u64) },
+    /// Nothing: the block is before the first child.
+    Hole(Run),
+}
+
 impl<'a> Node<'a> {
     /// Checks a node's header.
     fn decode(bytes: &'a [u8], place: Place, depth: Option<u16>, (low, high): (u64, u64)) -> Result<Self> {
@@ -125,21 +133,20 @@ impl<'a> Node<'a> {
         Ok(node)
     }
 
-    /// The child that maps `block`: where it is, and from where to where it maps. `Err` holds the
-    /// hole before the first child.
-    fn child(&self, block: u64) -> Result<Result<(u64, (u64, u64)), Run>> {
+    /// The child that maps `block`.
+    fn child(&self, block: u64) -> Result<Child> {
         let indexes = <[RawIndex]>::ref_from_bytes(self.entries).unwrap_or_default();
         let after = indexes.partition_point(|i| u64::from(i.block.get()) <= block);
         let high = indexes.get(after).map_or(self.high, |next| self.high.min(u64::from(next.block.get())));
         let Some(index) = after.checked_sub(1).and_then(|i| indexes.get(i)) else {
-            return Ok(Err(self.hole(self.low, high, block)?));
+            return Ok(Child::Hole(self.hole(self.low, high, block)?));
         };
         let first = u64::from(index.block.get());
         if first < self.low || block >= high {
             return Err(self.out_of_order());
         }
         let number = u64::from(index.leaf_hi.get()) << 32 | u64::from(index.leaf_lo.get());
-        Ok(Ok((number, (first, high))))
+        Ok(Child::Node { number, range: (first, high) })
     }
 
     /// In a leaf, the run that holds `block`.
@@ -239,8 +246,8 @@ pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
     let mut held; // keeps the bytes that `node` looks at
     while node.depth > 0 {
         let (number, range) = match node.child(block)? {
-            Ok(child) => child,
-            Err(hole) => return Ok(hole),
+            Child::Node { number, range } => (number, range),
+            Child::Hole(hole) => return Ok(hole),
         };
         if !sb.holds(number, 1) {
             return Err(node.place.corrupt(format_args!("a child at block {number}"), ENTRY));

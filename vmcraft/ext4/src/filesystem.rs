@@ -9,11 +9,12 @@ use vmcraft_fs::{Error, FileSystem, FileType, InodeNumber, Metadata, OpenOptions
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cache::Cache;
+use crate::features::Incompat;
 use crate::inode::ROOT;
 use crate::map::{self, OpenInode};
-use crate::superblock::{MAGIC, RawSuperblock, START, Superblock};
+use crate::superblock::{JournalPlace, MAGIC, RawSuperblock, START, Superblock};
 use crate::volume::Volume;
-use crate::{dir, statfs, symlink, xattr};
+use crate::{dir, replay, statfs, symlink, xattr};
 
 /// How many inodes that were read from a generation of the cache holds.
 const CACHED_INODES: usize = 1024;
@@ -29,9 +30,28 @@ pub(crate) fn probe(device: &dyn BlockDevice) -> io::Result<bool> {
     Ok(u16::from_le_bytes(magic) == MAGIC)
 }
 
-/// Opens a volume.
-pub(crate) fn open(device: Arc<dyn BlockDevice>, _options: OpenOptions) -> Result<Box<dyn FileSystem>> {
-    let sb = read_superblock(&device)?;
+/// Opens a volume. If it was not unmounted, its journal is replayed, unless that is to be ignored.
+pub(crate) fn open(mut device: Arc<dyn BlockDevice>, options: OpenOptions) -> Result<Box<dyn FileSystem>> {
+    let mut sb = read_superblock(&device)?;
+    if sb.incompat.contains(Incompat::RECOVER) && !options.ignore_journal {
+        match sb.journal {
+            JournalPlace::Inode(number) => {
+                if let Some(replayed) = replay::replay(&device, &sb, number)? {
+                    device = Arc::new(replayed);
+                    sb = read_superblock(&device)?;
+                }
+            }
+            JournalPlace::External(uuid) => {
+                return Err(Error::Unsupported(format!(
+                    "external journal: changes wait in the journal with UUID {}, on a device of its own; the mount \
+                     option noload goes without them",
+                    uuid::Uuid::from_bytes(uuid)
+                )));
+            }
+            // Nothing can be replayed, whatever the flag says.
+            JournalPlace::None => (),
+        }
+    }
     Ok(Box::new(Ext4 { volume: Volume::new(device, sb), inodes: Cache::new(CACHED_INODES) }))
 }
 

@@ -13,14 +13,14 @@ use vmcraft_fs::Result;
 use crate::dir::List;
 use crate::inode::{I_BLOCK_SIZE, Inode};
 use crate::volume::Volume;
-use crate::{corrupt, xattr};
+use crate::{corrupt, in_memory, xattr};
 
 /// Bytes of a directory's `i_block` before its entries.
 const PARENT_SIZE: usize = 4;
 
 /// Fills `buf` from byte `offset`; all of it must be before the end of the file.
 pub(crate) fn read(volume: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<()> {
-    let mut offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    let mut offset = in_memory(offset);
     let mut left = buf;
     if let Some(here) = inode.block.get(offset..) {
         let (now, later) = left.split_at_mut(here.len().min(left.len()));

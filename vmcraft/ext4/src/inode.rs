@@ -10,10 +10,10 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
-use crate::corrupt;
 use crate::features::{Incompat, RoCompat};
 use crate::superblock::Superblock;
 use crate::volume::{Block, Volume};
+use crate::{corrupt, in_memory};
 
 /// The root directory's inode.
 pub(crate) const ROOT: u32 = 2;
@@ -313,7 +313,7 @@ impl Volume {
         let in_table = byte / u64::from(sb.block_size);
         let left = u64::from(sb.inode_table_blocks()) - in_table;
         let block = self.block_in_order(table + in_table, left, &self.inode_tables)?;
-        let start = (byte % u64::from(sb.block_size)) as usize;
+        let start = in_memory(byte % u64::from(sb.block_size));
         let offset = sb.byte_of(table) + byte;
         Ok((block, start..start + usize::from(sb.inode_size), offset))
     }

@@ -5,10 +5,9 @@ use std::sync::Mutex;
 
 use vmcraft_fs::{Error, FileType, Result};
 
-use crate::corrupt;
 use crate::inode::{Inode, InodeFlags};
 use crate::volume::Volume;
-use crate::{blockmap, extent, inline};
+use crate::{blockmap, corrupt, extent, in_memory, inline};
 
 /// Consecutive blocks of a file that are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +99,7 @@ pub(crate) fn check_readable(inode: &Inode) -> Result<()> {
 /// Reads from byte `offset`; fewer than asked only at the end.
 pub(crate) fn read(volume: &Volume, inode: &OpenInode, offset: u64, buf: &mut [u8]) -> Result<usize> {
     let left = inode.size.saturating_sub(offset);
-    let len = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
+    let len = in_memory(left).min(buf.len());
     let buf = &mut buf[..len];
     if len == 0 {
         return Ok(0);
@@ -115,7 +114,7 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode, offset: u64, buf: &mut [u
         let at = offset + done as u64;
         let run = inode.run(volume, at / block_size)?;
         let run_end = run.end().saturating_mul(block_size);
-        let piece = usize::try_from(run_end - at).unwrap_or(usize::MAX).min(len - done);
+        let piece = in_memory(run_end - at).min(len - done);
         let target = &mut buf[done..done + piece];
         match run.kind {
             RunKind::Data(first) => {

@@ -6,7 +6,7 @@ use vmcraft_fs::{Error, FileType, Result};
 use crate::inode::{I_BLOCK_SIZE, Inode, InodeFlags};
 use crate::map::{self, OpenInode};
 use crate::volume::Volume;
-use crate::{corrupt, inline};
+use crate::{corrupt, in_memory, inline};
 
 /// The target: in `i_block` if that has room, inline, or in one block.
 pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
@@ -25,7 +25,7 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
         return Err(wrong(&format!("a target of {} bytes", inode.size)));
     }
     // At most a block.
-    let mut target = vec![0; inode.size as usize];
+    let mut target = vec![0; in_memory(inode.size)];
     if is_inline {
         inline::read(volume, inode, 0, &mut target)?;
     } else if is_fast(inode, volume) {

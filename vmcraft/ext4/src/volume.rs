@@ -7,8 +7,8 @@ use vmcraft_block::BlockDevice;
 use vmcraft_fs::Result;
 
 use crate::cache::Cache;
-use crate::corrupt;
 use crate::superblock::Superblock;
+use crate::{corrupt, in_memory};
 
 /// How many bytes of metadata blocks a generation of the cache holds.
 const CACHE_BYTES: usize = 4 << 20;
@@ -128,9 +128,9 @@ impl Volume {
         let block_size = u64::from(self.sb.block_size);
         let count = ahead.advance(number, available.min(READ_AHEAD_BYTES / block_size));
         // At most READ_AHEAD_BYTES, or one block.
-        let mut bytes = vec![0; (count * block_size) as usize];
+        let mut bytes = vec![0; in_memory(count * block_size)];
         self.device.read_at(self.sb.byte_of(number), &mut bytes)?;
-        let mut blocks = bytes.chunks_exact(block_size as usize).map(|b| Block::new(b.into()));
+        let mut blocks = bytes.chunks_exact(in_memory(block_size)).map(|b| Block::new(b.into()));
         let first = blocks.next().map(|b| self.blocks.insert(number, b));
         for (block, after) in blocks.zip(number + 1..) {
             self.blocks.insert(after, block);
