@@ -213,9 +213,8 @@ impl Inode {
 
     /// What `stat` would say.
     pub(crate) fn metadata(&self, sb: &Superblock) -> Metadata {
-        // The kernel reports space for inline data, lest `tar` and the like take it for a hole.
-        let inline = self.flags.contains(InodeFlags::INLINE_DATA)
-            && matches!(self.file_type, FileType::Regular | FileType::Directory);
+        // The kernel reports space for a file's inline data, lest `tar` take it for a hole.
+        let inline = self.flags.contains(InodeFlags::INLINE_DATA) && self.file_type == FileType::Regular;
         Metadata {
             inode: InodeNumber(self.number.into()),
             file_type: self.file_type,

@@ -50,11 +50,11 @@ pub(crate) fn open_with(image: &Path, options: OpenOptions) -> Result<Box<dyn Fi
     (vmcraft_ext4::DRIVER.open)(Arc::new(RawFile::new(file, true)?) as Arc<dyn BlockDevice>, options)
 }
 
-/// Walks what our driver shows. Fails on the first error.
+/// Walks what our driver shows, and looks each name up. Fails on the first error.
 pub(crate) fn ours(fs: &dyn FileSystem) -> Result<Tree> {
     let mut tree = Tree::new();
-    let mut todo = vec![(Vec::new(), fs.root(), FileType::Directory)];
-    while let Some((path, inode, entry_type)) = todo.pop() {
+    let mut todo = vec![(Vec::new(), fs.root(), FileType::Directory, fs.root())];
+    while let Some((path, inode, entry_type, parent)) = todo.pop() {
         let node = our_node(fs, inode)?;
         let file_type = FileType::from_mode(node.mode);
         assert!(
@@ -63,13 +63,21 @@ pub(crate) fn ours(fs: &dyn FileSystem) -> Result<Tree> {
             path.escape_ascii()
         );
         if file_type == FileType::Directory {
+            let mut names = Vec::new();
             fs.read_dir(inode, 0, &mut |entry| {
                 let mut child = path.clone();
                 child.push(b'/');
                 child.extend_from_slice(entry.name);
-                todo.push((child, entry.inode, entry.file_type));
+                names.push((entry.name.to_owned(), entry.inode));
+                todo.push((child, entry.inode, entry.file_type, inode));
                 ControlFlow::Continue(())
             })?;
+            for (name, child) in names {
+                assert_eq!(fs.lookup(inode, name.as_ref())?, child, "lookup of {name} in inode {inode}");
+            }
+            let missing = fs.lookup(inode, "no such name".into());
+            assert!(matches!(missing, Err(vmcraft_fs::Error::NotFound)), "{missing:?}");
+            assert_eq!(fs.parent(inode)?, parent, "parent of inode {inode}");
         }
         tree.insert(path, node);
     }
