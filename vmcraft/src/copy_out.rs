@@ -6,7 +6,6 @@
 //! file that is in the way is replaced, not followed, and nothing incomplete has its final name.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,22 +19,17 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, geteuid, linkat, symlinkat, unlinkat};
-use vmcraft_fs::{FileType, InodeNumber, Metadata, Timestamp};
+use vmcraft_fs::{FileType, Metadata, Timestamp};
 
 use crate::content::{Content, Run};
 use crate::host::{Host, Sink};
-use crate::vfs::{MountId, Node, Vfs};
+use crate::links::FirstNames;
+use crate::vfs::{Node, Vfs};
 use crate::walk::{Entry, Walk};
 use crate::{Error, Progress, Result};
 
 /// How many nested directories are kept open; those further up are opened again on the way back.
 const OPEN_DIRECTORIES: usize = 64;
-
-/// How many bytes of paths are kept to find hard links by. Names past that become files of their own.
-const LINK_BYTES: usize = 64 << 20;
-
-/// The longest path that a hard link is made to.
-const LINK_PATH_BYTES: usize = 4096;
 
 /// Copies what is at `start` to `name` in the directory `target`; with an empty name, what is in the
 /// directory `start` to `target` itself.
@@ -56,8 +50,7 @@ pub(crate) fn copy_out(
         target,
         name,
         dirs: Dirs { root, inner: Vec::new() },
-        links: HashMap::new(),
-        link_bytes: 0,
+        first_names: FirstNames::default(),
         temporaries: Cell::new(0),
         is_root: geteuid().is_root(),
         owner_refused: Cell::new(false),
@@ -84,9 +77,8 @@ struct Copy<'a> {
     /// What the start is called in `target`; empty if it is `target`.
     name: &'a BStr,
     dirs: Dirs,
-    /// Where the first name of an inode with several is, relative to `target`.
-    links: HashMap<(MountId, InodeNumber), BString>,
-    link_bytes: usize,
+    /// Relative to `target`.
+    first_names: FirstNames,
     /// How many temporary names were used.
     temporaries: Cell<u64>,
     /// Whether owners can be given.
@@ -208,7 +200,7 @@ impl Copy<'_> {
             FileType::Directory => self.add_dir(path, name, &entry.metadata),
             // A socket means nothing without the process that listens.
             FileType::Socket => Ok(()),
-            _ if entry.metadata.links > 1 && self.add_link(entry, path, name)? => Ok(()),
+            _ if self.add_link(entry, path, name)? => Ok(()),
             _ => self.add_file(host, entry, path, name),
         }
     }
@@ -219,13 +211,24 @@ impl Copy<'_> {
         let fd = if is_target {
             openat(self.dirs.root.as_fd(), ".", DIRECTORY, Mode::empty()).map_err(failed)?
         } else {
-            match mkdirat(self.dirs.here(), name.as_bytes(), Mode::S_IRWXU) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(failed(errno)),
+            let made = mkdirat(self.dirs.here(), name.as_bytes(), Mode::S_IRWXU);
+            if let Err(errno) = made
+                && errno != Errno::EEXIST
+            {
+                return Err(failed(errno));
             }
             // What existed may be a link: that is refused.
-            openat(self.dirs.here(), name.as_bytes(), DIRECTORY | OFlag::O_NOFOLLOW, Mode::empty())
-                .map_err(failed)?
+            let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+            let fd = openat(self.dirs.here(), name.as_bytes(), flags, Mode::empty()).map_err(failed)?;
+            if made.is_err() {
+                let found = fstat(fd.as_fd()).map_err(failed)?;
+                if found.st_mode & 0o700 != 0o700 {
+                    // An earlier copy may have left it without permission to write. It gets its own
+                    // permissions at the end; without the right to change them, making files says so.
+                    let _ = fchmod(fd.as_fd(), Mode::from_bits_truncate(found.st_mode | 0o700));
+                }
+            }
+            fd
         };
         let metadata = (!is_target).then_some(*metadata);
         let dir = Dir { path: path.to_owned(), handle: Handle::Open(fd), metadata };
@@ -235,8 +238,8 @@ impl Copy<'_> {
     /// Makes a hard link to an earlier name of the same inode. `false` if there is none, or the host
     /// cannot.
     fn add_link(&mut self, entry: &Entry<'_>, path: &BStr, name: &BStr) -> Result<bool> {
-        let Some(first) = self.links.get(&(entry.mount.id, entry.inode)) else { return Ok(false) };
-        let Ok((parent, first)) = self.dirs.open_parent(first.as_bstr()) else { return Ok(false) };
+        let Some(first) = self.first_names.find(entry) else { return Ok(false) };
+        let Ok((parent, first)) = self.dirs.open_parent(first) else { return Ok(false) };
         let mut temporary = self.temporary();
         if linkat(
             parent.as_fd(),
@@ -313,10 +316,7 @@ impl Copy<'_> {
         temporary.rename(name).map_err(failed)?;
         drop(temporary);
         self.bytes_done.set(self.bytes_done.get().saturating_add(size_bytes));
-        if metadata.links > 1 && path.len() <= LINK_PATH_BYTES && self.link_bytes + path.len() <= LINK_BYTES {
-            self.link_bytes += path.len();
-            self.links.insert((entry.mount.id, entry.inode), path.to_owned());
-        }
+        self.first_names.note(entry, path);
         Ok(())
     }
 

@@ -160,6 +160,11 @@ impl<'a> Sink<'a> {
         Self::new(Target::File(file), path)
     }
 
+    /// What the user knows it as.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes all of `bytes`.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all(bytes).map_err(|source| self.error(source))

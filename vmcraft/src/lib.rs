@@ -11,6 +11,7 @@
 //! one documented method; [`call::table`] lists them for programs that make calls by name.
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod call;
 mod calls;
 mod content;
@@ -22,6 +23,7 @@ mod error;
 mod guest;
 mod host;
 pub mod inspect;
+mod links;
 mod metrics;
 mod path;
 #[cfg(test)]

@@ -244,7 +244,7 @@ mod tests {
         let dir = testkit::tempdir();
         let file = dir.path().join("file");
         for len in [0, 1, 255, 256, 65535, 65536, STEP_BYTES + 3] {
-            let content: Vec<u8> = (0..len).map(|i| (i * 7 % 251) as u8).collect();
+            let content: Vec<u8> = (0..=250).cycle().step_by(7).take(len).collect();
             fs::write(&file, &content).unwrap();
             let mut guest = guest(MemoryFs::new().file("/f", &content));
             for (csumtype, program) in TYPES {

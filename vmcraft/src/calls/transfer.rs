@@ -164,7 +164,7 @@ mod tests {
         let out = FileOut::Path(file.clone());
         for (offset, size) in [(0, 0), ((1 << 20) - 7, 20), ((2 << 20) - 1, 3 << 20), (5 << 20, 0)] {
             guest.download_offset("/sparse".into(), &out, offset, size).unwrap();
-            let (offset, size) = (offset as usize, size as usize);
+            let [offset, size] = [offset, size].map(|n| usize::try_from(n).unwrap());
             assert!(fs::read(&file).unwrap() == content[offset..offset + size], "{size} at {offset}");
         }
         for (offset, size) in [(-1, 2), (0, -1), (1, 5 << 20), (i64::MAX, i64::MAX)] {
