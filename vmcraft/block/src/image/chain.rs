@@ -20,8 +20,8 @@ type FileId = (u64, u64, u64);
 
 /// Opens the images of one chain.
 pub(super) struct Opener<'a> {
-    options: &'a OpenOptions,
-    warnings: &'a mut Vec<String>,
+    pub(super) options: &'a OpenOptions,
+    pub(super) warnings: &'a mut Vec<String>,
     /// The files from the top image down to the one that is being opened.
     open: Vec<FileId>,
 }
@@ -33,10 +33,10 @@ pub(super) struct Layer {
 }
 
 /// A file of the chain, opened but not locked.
-struct File {
-    name: String,
-    storage: Arc<HostFile>,
-    format: Format,
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) storage: Arc<HostFile>,
+    pub(super) format: Format,
 }
 
 /// A qcow2 image that waits for what is below it.
@@ -83,6 +83,21 @@ impl<'a> Opener<'a> {
 
     /// Opens the disk that the user named.
     pub(super) fn open_top(&mut self, name: &str) -> Result<Layer> {
+        let file = self.find_top(name)?;
+        let format = file.format.clone();
+        let snapshot = self.options.snapshot.clone();
+        if snapshot.is_some() && format != Format::Qcow2 {
+            return Err(Error::Unsupported {
+                image: name.to_owned(),
+                feature: format!("internal snapshots in format {format}"),
+            });
+        }
+        let device = self.open_chain(file, snapshot)?;
+        Ok(Layer { device, format })
+    }
+
+    /// Opens the file of the disk that the user named, and settles its format.
+    pub(super) fn find_top(&mut self, name: &str) -> Result<File> {
         let storage = self.open_file(name, Path::new(name), self.options.read_only)?;
         let found = probed(name, &storage)?;
         let format = match (&self.options.format, found) {
@@ -105,16 +120,7 @@ impl<'a> Opener<'a> {
                 Format::Raw
             }
         };
-        let snapshot = self.options.snapshot.clone();
-        if snapshot.is_some() && format != Format::Qcow2 {
-            return Err(Error::Unsupported {
-                image: name.to_owned(),
-                feature: format!("internal snapshots in format {format}"),
-            });
-        }
-        let device =
-            self.open_chain(File { name: name.to_owned(), storage, format: format.clone() }, snapshot)?;
-        Ok(Layer { device, format })
+        Ok(File { name: name.to_owned(), storage, format })
     }
 
     /// Opens an image and all below it: headers from the top down, which leads to the files, then the
@@ -185,7 +191,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Opens the file of a backing image, and settles its format.
-    fn open_backing(&mut self, image: &str, named: &str, format: Option<&str>) -> Result<File> {
+    pub(super) fn open_backing(&mut self, image: &str, named: &str, format: Option<&str>) -> Result<File> {
         let target = self.admit(image, named, "backing file")?;
         if self.open.len() >= MAX_DEPTH {
             return Err(refused(image, named, format!("the backing chain has more than {MAX_DEPTH} images")));
@@ -216,7 +222,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Keeps others from changing the file while it is open, and from reading it while it is written.
-    fn lock(&mut self, name: &str, file: &HostFile, grows: bool) -> Result<()> {
+    pub(super) fn lock(&mut self, name: &str, file: &HostFile, grows: bool) -> Result<()> {
         let writes = !file.is_read_only();
         let access = if writes { Access::Write { resize: grows } } else { Access::Read };
         match lock::lock(file.file(), access) {

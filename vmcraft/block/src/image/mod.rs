@@ -1,9 +1,12 @@
 //! Opening an image: its format, its backing files, its lock.
 
 mod chain;
+mod info;
 mod probe;
 mod reference;
 mod remote;
+
+pub use info::{BitmapInfo, EncryptInfo, FormatSpecific, ImageInfo, Info, Qcow2Info, SnapshotInfo, info};
 
 use std::fmt;
 use std::str::FromStr;

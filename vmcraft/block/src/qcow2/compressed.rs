@@ -16,6 +16,8 @@ const MAX_ZSTD_WINDOW: u64 = 32 << 20;
 pub(super) fn decompress(compression: Compression, bytes: &[u8], out: &mut [u8]) -> Option<()> {
     match compression {
         Compression::Zlib => inflate(bytes, out),
+        // Refused when the image was opened.
+        Compression::Other(_) => None,
         Compression::Zstd => {
             let mut decoder = FrameDecoder::new();
             decoder.set_max_window_size(MAX_ZSTD_WINDOW);

@@ -91,6 +91,9 @@ bitflags::bitflags! {
     }
 }
 
+/// Bit 0 of `compatible_features`.
+const COMPATIBLE_LAZY_REFCOUNTS: u64 = 1;
+
 /// How clusters are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -98,14 +101,17 @@ pub enum Compression {
     Zlib,
     /// A zstd frame.
     Zstd,
+    /// One that we do not know.
+    Other(u8),
 }
 
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Zlib => "zlib",
-            Self::Zstd => "zstd",
-        })
+        match self {
+            Self::Zlib => f.write_str("zlib"),
+            Self::Zstd => f.write_str("zstd"),
+            Self::Other(number) => number.fmt(f),
+        }
     }
 }
 
@@ -116,6 +122,8 @@ pub enum Encryption {
     Aes,
     /// LUKS, its header in a header extension.
     Luks,
+    /// One that we do not know.
+    Other(u32),
 }
 
 /// The bitmaps extension.
@@ -251,13 +259,13 @@ impl Header {
         let compression = match compression {
             0 => Compression::Zlib,
             1 => Compression::Zstd,
-            other => return Err(Problem::Unsupported(format!("compression type {other}"))),
+            other => Compression::Other(other),
         };
         let encryption = match raw.crypt_method.get() {
             0 => None,
             1 => Some(Encryption::Aes),
             2 => Some(Encryption::Luks),
-            other => return Err(Problem::Unsupported(format!("encryption method {other}"))),
+            other => Some(Encryption::Other(other)),
         };
         let mut header = Self {
             version,
@@ -365,26 +373,37 @@ impl Header {
 
     /// Refuses what makes the content unreadable for us, by its name.
     pub(super) fn refuse_unsupported(&self) -> Result<(), Problem> {
+        let unknown = self.unknown_features();
+        if !unknown.is_empty() {
+            return Err(Problem::Unsupported(format!("incompatible feature {}", unknown.join(", "))));
+        }
+        if let Compression::Other(number) = self.compression {
+            return Err(Problem::Unsupported(format!("compression type {number}")));
+        }
+        let method = match self.encryption {
+            None => return Ok(()),
+            Some(Encryption::Aes) => "AES encryption (crypt_method 1)".to_owned(),
+            Some(Encryption::Luks) => "LUKS encryption (crypt_method 2)".to_owned(),
+            Some(Encryption::Other(number)) => format!("encryption (crypt_method {number})"),
+        };
+        Err(Problem::Unsupported(format!("{method}; decrypt the image first, with qemu-img convert")))
+    }
+
+    /// The incompatible features that we do not know, by the names that the image gives them.
+    pub fn unknown_features(&self) -> Vec<String> {
         let unknown = self.incompatible.bits() & !Incompatible::all().bits();
-        if unknown != 0 {
-            let names: Vec<String> = (0..64)
-                .filter(|bit| unknown & (1 << bit) != 0)
-                .map(|bit| match self.feature_names.iter().find(|(named, _)| *named == bit) {
-                    Some((_, name)) => format!("{name:?}"),
-                    None => format!("bit {bit}, which the image does not name"),
-                })
-                .collect();
-            return Err(Problem::Unsupported(format!("incompatible feature {}", names.join(", "))));
-        }
-        match self.encryption {
-            None => Ok(()),
-            Some(Encryption::Aes) => Err(Problem::Unsupported(
-                "AES encryption (crypt_method 1); decrypt it first with qemu-img convert".into(),
-            )),
-            Some(Encryption::Luks) => Err(Problem::Unsupported(
-                "LUKS encryption (crypt_method 2); decrypt it first with qemu-img convert".into(),
-            )),
-        }
+        (0..64)
+            .filter(|bit| unknown & (1 << bit) != 0)
+            .map(|bit| match self.feature_names.iter().find(|(named, _)| *named == bit) {
+                Some((_, name)) => format!("{name:?}"),
+                None => format!("bit {bit}, which the image does not name"),
+            })
+            .collect()
+    }
+
+    /// Whether refcounts are written late, and are wrong while the image is marked dirty.
+    pub fn has_lazy_refcounts(&self) -> bool {
+        self.raw.compatible_features.get() & COMPATIBLE_LAZY_REFCOUNTS != 0
     }
 
     /// Bytes of a cluster, a power of two from 512 to 2 MiB.

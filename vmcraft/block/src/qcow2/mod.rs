@@ -7,6 +7,7 @@
 //!
 //! Spec: QEMU `docs/interop/qcow2.rst`. Refused by name: encryption, unknown incompatible features.
 
+mod bitmap;
 mod compressed;
 mod entry;
 mod header;
@@ -16,6 +17,8 @@ mod snapshot;
 use std::io;
 use std::sync::{Arc, Mutex, RwLock};
 
+pub use bitmap::Bitmap;
+pub(crate) use bitmap::read_directory as read_bitmaps;
 pub use header::{Autoclear, Bitmaps, Compression, Encryption, Header, Incompatible, MAGIC};
 pub use snapshot::Snapshot;
 
@@ -179,6 +182,11 @@ impl Qcow2 {
             other => other.of(&self.image).into(),
         }
     }
+}
+
+/// Reads the list of internal snapshots.
+pub(crate) fn read_snapshots(storage: &dyn Storage, header: &Header) -> Result<Vec<Snapshot>, Problem> {
+    Ok(snapshot::read_table(storage, header)?.0)
 }
 
 fn no_such_snapshot(wanted: &str, snapshots: &[Snapshot]) -> String {

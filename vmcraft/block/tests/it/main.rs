@@ -1,6 +1,7 @@
 //! The block layer against QEMU's tools and real images.
 
 mod chain;
+mod info;
 mod lock;
 mod open;
 mod qcow2_read;
