@@ -65,8 +65,8 @@ struct Cpio<'a, 's> {
     inodes: u32,
 }
 
-/// A regular file with several names. Its content goes with the last of them: GNU cpio makes the
-/// others empty if it comes before.
+/// A regular file with several names. Its content goes with the last of them, as in the archives that
+/// GNU cpio makes.
 struct Linked {
     /// Its number in the archive.
     inode: u32,
@@ -80,9 +80,9 @@ struct Linked {
 struct Header {
     inode: u32,
     mode: u32,
-    links: u32,
     uid: u32,
     gid: u32,
+    links: u32,
     modified: u32,
     size: u32,
     device_major: u32,
@@ -179,9 +179,9 @@ impl Cpio<'_, '_> {
         let numbers = [
             header.inode,
             header.mode,
-            header.links,
             header.uid,
             header.gid,
+            header.links,
             header.modified,
             header.size,
             0,
@@ -254,7 +254,7 @@ mod tests {
             tree.file(dir, &format!("len{len}"), &b"abcd"[..len]);
         }
         let file = tree.add(dir, "linked", FileType::Regular, 0o4711, &[0xff; 70_000]);
-        tree.metadata_mut(file).links = 3;
+        *tree.metadata_mut(file) = Metadata { links: 3, uid: 1000, gid: 100, ..*tree.metadata_mut(file) };
         tree.link(dir, b"again", file);
         tree.link(ROOT, b"third", file);
         let empty = tree.file(dir, "empty", b"");
@@ -315,7 +315,10 @@ mod tests {
             assert_eq!((found("late").mtime(), found("third").mtime()), (4_000_000_000, 1_700_000_000));
             assert_eq!((found("third").nlink(), found("dir/again").ino()), (3, found("third").ino()));
             assert_eq!(found("dir/empty").nlink(), 2);
-            let verbose = cpio(&["-itv", "--quiet"], &archive, dir.path());
+            let verbose = cpio(&["-itvn", "--quiet"], &archive, dir.path());
+            let third = verbose.lines().find(|line| line.ends_with(" third")).unwrap();
+            let fields: Vec<_> = third.split_whitespace().take(5).collect();
+            assert_eq!(fields, ["-rws--x--x", "3", "1000", "100", "70000"]);
             let null = verbose.lines().find(|line| line.ends_with(" null")).unwrap();
             assert!(null.starts_with("crw-rw-rw-") && null.contains("1,   3"), "{null}");
         }
