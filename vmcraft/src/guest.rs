@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use vmcraft_block::image::{self, Gate, OpenOptions};
 use vmcraft_block::{BlockDevice, Slice};
-use vmcraft_fs::FileSystem;
+use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
 use vmcraft_volume::partition::PartitionTable;
 
 use crate::device::{self, Disk, Found};
 use crate::drive::{Drive, directory_gate};
-use crate::driver::DRIVERS;
+use crate::driver;
 use crate::host::{Host, Progress};
 use crate::inspect::Inspection;
 use crate::vfs::{LastLink, Node, Vfs};
@@ -31,8 +31,8 @@ pub struct Guest {
     pub(crate) drives: Vec<Drive>,
     /// `None` before launch.
     pub(crate) disks: Option<Vec<Disk>>,
-    /// Opened file systems by the canonical name of their device, so that each is opened once.
-    filesystems: Mutex<BTreeMap<String, Arc<dyn FileSystem>>>,
+    /// Opened file systems, by the canonical name of their device and whether the journal was ignored.
+    filesystems: Mutex<BTreeMap<(String, bool), Arc<dyn FileSystem>>>,
     pub(crate) vfs: Vfs,
     pub(crate) host: Host,
     pub(crate) metrics: Metrics,
@@ -94,6 +94,12 @@ impl Guest {
     /// The flag that interrupts a long call when set; whoever sets it also clears it.
     pub fn cancel_flag(&self) -> Arc<AtomicBool> {
         self.host.cancel.clone()
+    }
+
+    /// Stops the clock at a moment, so that what depends on the time is the same each time; `None` is
+    /// the host's clock.
+    pub fn set_clock(&mut self, now: Option<vmcraft_fs::Timestamp>) {
+        self.host.clock = now;
     }
 
     /// Takes what the user should know and no error said, such as a partition table's bad header.
@@ -178,28 +184,24 @@ impl Guest {
 
     /// The file system on a device, opened once. Its canonical name comes with it.
     pub(crate) fn open_filesystem(&self, name: &DeviceName) -> Result<(String, Arc<dyn FileSystem>)> {
+        self.open_filesystem_with(name, OpenFs::default())
+    }
+
+    /// The file system on a device, opened once in each way. Its canonical name comes with it.
+    pub(crate) fn open_filesystem_with(
+        &self,
+        name: &DeviceName,
+        options: OpenFs,
+    ) -> Result<(String, Arc<dyn FileSystem>)> {
         let (name, device) = self.open_device(name)?;
         let mut open = self.filesystems.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(filesystem) = open.get(&name) {
-            return Ok((name, filesystem.clone()));
+        let key = (name, options.ignore_journal);
+        if let Some(filesystem) = open.get(&key) {
+            return Ok((key.0, filesystem.clone()));
         }
-        let on_device = |source| Error::FileSystem { device: name.clone(), source };
-        for driver in DRIVERS {
-            if (driver.probe)(&device).map_err(|source| Error::Device { device: name.clone(), source })? {
-                let filesystem: Arc<dyn FileSystem> =
-                    (driver.open)(device, vmcraft_fs::OpenOptions::default()).map_err(on_device)?.into();
-                open.insert(name.clone(), filesystem.clone());
-                return Ok((name, filesystem));
-            }
-        }
-        let held = vmcraft_volume::signature::probe(&device)
-            .map_err(|source| Error::Volume { device: name.clone(), source })?;
-        Err(on_device(vmcraft_fs::Error::Unsupported(match held {
-            Some(signature) => {
-                format!("the device holds {}, which this version does not open", signature.kind)
-            }
-            None => "no file system was recognised on the device".into(),
-        })))
+        let filesystem = driver::open(&key.0, device, options)?;
+        open.insert(key.clone(), filesystem.clone());
+        Ok((key.0, filesystem))
     }
 
     /// Follows a path inside the guest.

@@ -5,6 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use vmcraft_fs::Timestamp;
 
 use crate::value::{FileIn, FileOut};
 use crate::{Error, Result};
@@ -28,12 +31,23 @@ pub(crate) struct Host {
     pub(crate) output: Option<Box<dyn Write + Send>>,
     pub(crate) progress: Option<OnProgress>,
     pub(crate) cancel: Arc<AtomicBool>,
+    /// What the time is, if it is not the host's.
+    pub(crate) clock: Option<Timestamp>,
 }
 
 impl Host {
     /// Fails if the user interrupted the call.
     pub(crate) fn check_cancelled(&self) -> Result<()> {
         if self.cancel.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// The time now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+            Timestamp { seconds, nanoseconds: since.subsec_nanos() }
+        })
     }
 
     /// Says how far the call is, and fails if the user interrupted it.

@@ -20,12 +20,19 @@ mod device;
 mod drive;
 mod driver;
 mod error;
+mod file_device;
+mod glob;
 mod guest;
+mod hexdump;
 mod host;
 pub mod inspect;
+mod limits;
+mod lines;
 mod links;
+mod listing;
 mod metrics;
 mod path;
+mod printable;
 #[cfg(test)]
 mod raw_tree;
 #[cfg(test)]

@@ -278,11 +278,11 @@ fn is_name(name: &[u8]) -> bool {
 /// Inodes of several mounts. Neighbours share a word, so that even a tree of millions of directories
 /// takes few megabytes.
 #[derive(Default)]
-struct InodeSet(HashMap<(MountId, u64), u64>);
+pub(crate) struct InodeSet(HashMap<(MountId, u64), u64>);
 
 impl InodeSet {
     /// Whether it was not there yet.
-    fn insert(&mut self, mount: MountId, inode: InodeNumber) -> bool {
+    pub(crate) fn insert(&mut self, mount: MountId, inode: InodeNumber) -> bool {
         let word = self.0.entry((mount, inode.0 / 64)).or_default();
         let bit = 1 << (inode.0 % 64);
         let is_new = *word & bit == 0;

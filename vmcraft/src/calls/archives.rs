@@ -148,11 +148,3 @@ impl Guest {
         self.host.write_to(zdevice, |host, sink| compress(host, sink, &content, compression))
     }
 }
-
-impl Guest {
-    /// The directory at a path.
-    fn directory(&self, path: &GuestPath) -> Result<Node> {
-        let node = self.resolve(path)?;
-        if node.metadata()?.is_dir() { Ok(node) } else { Err(node.error(vmcraft_fs::Error::NotADirectory)) }
-    }
-}
