@@ -66,7 +66,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::BrokenPipe => ExitCode::from(128 + 13),
-            Self::Interrupted => ExitCode::from(128 + 2),
+            Self::Interrupted => ExitCode::from(crate::interrupt::EXIT_STATUS),
             _ => ExitCode::FAILURE,
         }
     }

@@ -7,6 +7,7 @@
 mod commands;
 mod error;
 mod help;
+mod interrupt;
 mod open;
 mod options;
 mod output;

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
+use crate::output::visible;
+
 /// Under which names the program speaks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Program {
@@ -53,6 +55,8 @@ pub(crate) fn trace(text: &dyn Display) {
 
 fn say(location: Option<&Location>, kind: &str, text: &dyn Display) {
     let place = location.map(|at| format!("{}:{}: ", at.file, at.line)).unwrap_or_default();
+    // A message can quote what a guest holds.
+    let text = visible(text.to_string().as_bytes());
     // There is nobody to tell if standard error is closed.
     let _ = writeln!(io::stderr(), "{place}{}: {kind}: {text}", program().speaker);
 }

@@ -4,10 +4,12 @@ mod interactive;
 mod json;
 pub(crate) mod local;
 mod print;
+mod progress;
 mod script;
 mod session;
 pub(crate) mod suggest;
 pub(crate) mod syntax;
+mod trace;
 
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 use bstr::BString;
 
 use crate::error::{Result, message};
+use crate::interrupt;
 use crate::open::report_warnings;
 use crate::options::{Drive, ShellOptions};
 use crate::shell::script::Script;
@@ -35,6 +38,9 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if options.guest.wants_launch() {
         options.guest.launch(&mut guest)?;
     }
+    let asks = options.asks();
+    interrupt::install(guest.cancel_flag(), asks)
+        .map_err(|e| message(format!("cannot take over ^C: {e}")))?;
     let mut session = Session::new(guest, &options);
     let result = execute(&mut session, &options);
     session.finish();
@@ -69,13 +75,24 @@ fn execute(session: &mut Session, options: &ShellOptions) -> Result<()> {
     if !options.commands.is_empty() {
         session.run_words(&command_words(options))?;
     }
-    if !options.run.is_empty() || options.file.is_some() || !options.commands.is_empty() {
-        return Ok(());
-    }
-    if std::io::stdin().is_terminal() {
+    if options.asks() {
         interactive::run(session, options)
+    } else if options.has_commands() {
+        Ok(())
     } else {
         session.run_script(&mut Script::stdin())
+    }
+}
+
+impl ShellOptions {
+    /// Whether the command line says what to do.
+    fn has_commands(&self) -> bool {
+        !self.run.is_empty() || self.file.is_some() || !self.commands.is_empty()
+    }
+
+    /// Whether a person is asked what to do.
+    fn asks(&self) -> bool {
+        !self.has_commands() && std::io::stdin().is_terminal()
     }
 }
 

@@ -15,12 +15,14 @@ use vmcraft::call::{ArgumentKind, Call};
 use vmcraft::value::Value;
 
 use crate::error::{Error, Result, message};
+use crate::interrupt;
 use crate::options::ShellOptions;
-use crate::output::Output;
+use crate::output::{BINARY, Guarded, Output, is_binary};
 use crate::report;
+use crate::shell::progress::Meter;
 use crate::shell::script::Script;
 use crate::shell::syntax::{self, Action, Command, Line};
-use crate::shell::{json, local, print, suggest};
+use crate::shell::{json, local, print, suggest, trace};
 
 /// How deep `<!` may nest: a program whose output runs that program again must end somewhere.
 const MAX_INLINE_DEPTH: usize = 64;
@@ -34,6 +36,7 @@ pub(crate) struct Session {
     environment: BTreeMap<OsString, Option<OsString>>,
     pub(crate) wants_exit: bool,
     inline_depth: usize,
+    meter: Meter,
 }
 
 impl Session {
@@ -46,15 +49,19 @@ impl Session {
             environment: BTreeMap::new(),
             wants_exit: false,
             inline_depth: 0,
+            meter: Meter::new(options.progress_bars, options.no_progress_bars),
         };
         session.connect();
         session
     }
 
-    /// Gives the handle what `-` means.
+    /// Gives the handle what `-` means, and what its calls report to.
     fn connect(&mut self) {
-        self.guest.set_output(Box::new(self.output.clone()));
+        self.guest.set_output(Box::new(Guarded(self.output.clone())));
         self.guest.set_input(Box::new(io::stdin()));
+        let meter = self.meter.clone();
+        self.guest.set_progress(Some(Box::new(move |progress| meter.update(progress))));
+        interrupt::follow(self.guest.cancel_flag());
     }
 
     /// The handle.
@@ -90,6 +97,7 @@ impl Session {
 
     /// Runs one line. What fails is reported here; the error only says that it was.
     pub(crate) fn run_line(&mut self, line: &[u8], script: &mut Script) -> Result<()> {
+        let _running = interrupt::running();
         let (result, tolerate_failure) = match syntax::parse(line) {
             Ok(Line { tolerate_failure, action }) => (self.run_action(action, script), tolerate_failure),
             Err(error) => (Err(message(error.to_string())), false),
@@ -111,6 +119,7 @@ impl Session {
             }
             let (command, tolerate_failure) =
                 syntax::from_words(words).ok_or_else(|| message("empty command on the command line"))?;
+            let _running = interrupt::running();
             let result = self.run_command(command, &mut stdin);
             self.settle_at(result, tolerate_failure, None)?;
         }
@@ -130,7 +139,9 @@ impl Session {
         location: Option<&report::Location>,
     ) -> Result<()> {
         // A call's result must be on its way before the next program or message is.
-        let result = result.and_then(|()| self.output.flush().map_err(|e| Error::output(&e)));
+        let result = result.and_then(|()| self.flush());
+        // A program of the host that ^C ended is no reason to go on with the script.
+        let result = if interrupt::pending() { Err(Error::Interrupted) } else { result };
         for warning in self.guest.take_warnings() {
             report::warning(&warning);
         }
@@ -185,31 +196,40 @@ impl Session {
         let _here_documents = here_documents(call, &mut words, script)?;
         let bound = call.bind_words(&words)?;
         if self.options.guest.trace {
-            let words: Vec<_> = words.iter().map(|word| syntax::quote(word.as_bstr()).to_string()).collect();
-            report::trace(&format!("{} {}", call.name, words.join(" ")).trim_end());
+            report::trace(&trace::call(call, &words));
+        }
+        // A bar would stand in the middle of what the call writes.
+        let writes_to_terminal = self.output.is_terminal() && words.iter().any(|word| word == "-");
+        if !writes_to_terminal {
+            self.meter.start(call.name);
         }
         let started = Instant::now();
-        let value = (call.invoke)(&mut self.guest, &bound).map_err(|e| Error::call(call.name, e));
+        let result = (call.invoke)(&mut self.guest, &bound);
+        self.meter.finish();
         tracing::debug!(call = call.name, elapsed = ?started.elapsed(), "called");
-        let value = value?;
+        if self.options.guest.trace {
+            report::trace(&trace::result(call.name, &result));
+        }
+        let value = result.map_err(|e| Error::call(call.name, e))?;
         self.print(call, &value)
     }
 
     fn print(&mut self, call: &Call, value: &Value) -> Result<()> {
+        if !self.options.json
+            && let Value::Buffer(bytes) = value
+        {
+            if self.output.is_terminal() && is_binary(bytes) {
+                return Err(message(format!("{}: {BINARY}", call.name)));
+            }
+            return self.output.write_all(bytes).map_err(|e| Error::output(&e));
+        }
+        let mut text = Vec::new();
         let printed = if self.options.json {
-            match json::to_json(value) {
-                Some(json) => writeln!(self.output, "{json}"),
-                None => Ok(()),
-            }
+            json::to_json(value).map_or(Ok(()), |json| writeln!(text, "{json}"))
         } else {
-            if let Value::Buffer(bytes) = value
-                && self.output.is_terminal()
-            {
-                refuse_binary(call, bytes)?;
-            }
-            print::print(&mut self.output, value, call.print)
+            print::print(&mut text, value, call.print)
         };
-        printed.map_err(|e| Error::output(&e))
+        printed.and_then(|()| self.output.write_text(&text)).map_err(|e| Error::output(&e))
     }
 
     /// Runs a command with its output going to a program of the host.
@@ -360,18 +380,4 @@ fn here_documents(call: &Call, words: &mut [BString], script: &mut Script) -> Re
         files.push(file);
     }
     Ok(files)
-}
-
-/// Bytes that are not text would set the terminal in disorder.
-fn refuse_binary(call: &Call, bytes: &[u8]) -> Result<()> {
-    let text =
-        bytes.is_utf8() && !bytes.iter().any(|byte| byte.is_ascii_control() && !b"\t\n\r\x0c".contains(byte));
-    if text {
-        return Ok(());
-    }
-    Err(message(format!(
-        "{}: the result is binary data, which is not printed on a terminal: \
-         put `| xxd` behind the command, or take the file out with download",
-        call.name
-    )))
 }
