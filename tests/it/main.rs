@@ -4,6 +4,7 @@ mod bad_input;
 mod corpus;
 mod fidelity;
 mod guestfish;
+mod inspect;
 mod ordinary_user;
 mod support;
 mod tools;
