@@ -5,6 +5,7 @@ mod json;
 pub(crate) mod local;
 mod print;
 mod progress;
+mod refused;
 mod script;
 mod session;
 pub(crate) mod suggest;

@@ -2,13 +2,16 @@
 
 use vmcraft::call;
 
-use crate::shell::local;
+use crate::shell::{local, refused};
 
 /// How many names are suggested.
 const MOST: usize = 3;
 
 /// What is said of a name that is no command.
 pub(crate) fn unknown(name: &str) -> String {
+    if let Some(reason) = refused::reason(name) {
+        return format!("{name}: {reason}");
+    }
     let near = near(name);
     match near.split_last() {
         None => format!("{name}: unknown command (help lists the commands)"),

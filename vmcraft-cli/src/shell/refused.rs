@@ -1,0 +1,92 @@
+//! Commands of guestfish that this version does not have, and why: a script that uses one is told so
+//! instead of being asked whether it meant another.
+
+/// Why a known command is missing.
+pub(crate) fn reason(name: &str) -> Option<&'static str> {
+    GROUPS
+        .iter()
+        .find(|group| {
+            group.names.split_whitespace().any(|known| match known.strip_suffix('*') {
+                Some(start) => name.starts_with(start),
+                None => name == known,
+            })
+        })
+        .map(|group| group.reason)
+}
+
+struct Group {
+    /// Names with white space between them; `*` at the end stands for any ending.
+    names: &'static str,
+    reason: &'static str,
+}
+
+const GROUPS: &[Group] = &[
+    Group {
+        names: "command command-lines command-out sh sh-lines sh-out",
+        reason: "runs a program of the guest, which vmcraft does not: there is no virtual machine it could run in; \
+            read what you need from the guest's files, or boot the guest",
+    },
+    Group {
+        names: "alloc allocate copy-in display edit emacs vi hexedit sparse write write-append write-file upload \
+            upload-offset tar-in tgz-in txz-in base64-in mkdir mkdir-p mkdir-mode mkdtemp mktemp rm rm-f rm-rf rmdir \
+            touch chmod chown lchown cp cp-a cp-r mv rename ln ln-f ln-s ln-sf mkfifo mknod mknod-b mknod-c truncate \
+            truncate-size fallocate fallocate64 fill fill-dir fill-pattern pwrite pwrite-device utimens umask setxattr \
+            lsetxattr removexattr lremovexattr acl-set-file acl-delete-def-file cap-set-file copy-attributes \
+            copy-device-to-device copy-device-to-file copy-file-to-device copy-file-to-file copy-size dd rsync* \
+            mkfs mkfs-b mkfs-btrfs mke2fs* mke2journal* mkswap* mksquashfs mklost-and-found tune2fs resize2fs* e2fsck \
+            e2fsck-f fsck zerofree set-label set-uuid set-uuid-random set-e2label set-e2uuid set-e2attrs \
+            set-e2generation part-add part-init part-del part-disk part-resize part-set-* part-expand-gpt sfdisk sfdiskM \
+            sfdisk-N zero zero-device zero-free-space scrub-* wipefs blkdiscard fstrim disk-create add-drive-scratch \
+            scratch grub-install extlinux syslinux selinux-relabel setfiles pvcreate pvremove pvresize* pvchange* \
+            vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \
+            luks-format* luks-add-key luks-kill-slot xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
+            ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra blockdev-setro blockdev-setrw",
+        reason: "writes, and this version only reads",
+    },
+    Group {
+        names: "aug-* hivex-* journal-* yara-* inotify-* ldmtool* list-ldm-* download-inode download-blocks \
+            filesystem-walk find-inode isoinfo isoinfo-device initrd-cat initrd-list ntfscat-i xfs-info xfs-info2 \
+            cryptsetup-* luks-* clevis-luks-unlock lvs lvs-full vgs vgs-full pvs pvs-full vgscan lvm-scan \
+            vg-activate vg-activate-all lvm-set-filter lvm-clear-filter lvm-canonical-lv-name lvuuid vguuid pvuuid \
+            vglvuuids vgpvuuids vgmeta md-detail md-stat md-stop swapon-* swapoff-*",
+        reason: "is not in this version",
+    },
+    Group {
+        names: "mount-local mount-local-run umount-local",
+        reason: "is a sub-command: vmcraft mount -a DISK -i DIRECTORY, and vmcraft unmount DIRECTORY",
+    },
+    Group {
+        names: "event list-events delete-event",
+        reason: "is not supported: use -x to see the calls, and --progress-bars to see how far they are",
+    },
+    Group {
+        names: "debug* modprobe dmesg sleep echo-daemon ping-daemon utsname mount-9p list-9p \
+            kill-subprocess drop-caches rsync remove-drive c-pointer",
+        reason: "is about libguestfs's appliance, and vmcraft has none",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::local;
+
+    #[test] // What works must not be refused; a name goes from this list when its call comes.
+    fn no_command_that_works_is_refused() {
+        let calls = vmcraft::call::table().flat_map(|call| std::iter::once(&call.name).chain(call.aliases));
+        for name in calls {
+            assert_eq!(reason(name), None, "{name} is a call");
+        }
+        for command in local::COMMANDS {
+            assert_eq!(reason(command.name), None, "{} is a command", command.name);
+        }
+    }
+
+    #[test]
+    fn scripts_are_told_why() {
+        assert!(reason("sh").unwrap().contains("program of the guest"));
+        assert!(reason("mkdir-p").unwrap().contains("only reads"));
+        assert!(reason("aug-get").is_some());
+        assert_eq!(reason("unmount"), None);
+    }
+}
