@@ -180,6 +180,7 @@ impl JournalSuperblock {
             (true, blocks) => blocks,
         };
         let (first, last) = (raw.first.get(), maxlen.saturating_sub(fast));
+        ensure!(fast != 1, num_fc_blks, "one block for fast commits");
         ensure!((1..last).contains(&first), first, "a log from block {} to {}", first, last);
         let start = match raw.start.get() {
             0 => None,
