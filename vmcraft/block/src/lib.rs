@@ -14,9 +14,11 @@ mod error;
 mod generations;
 pub mod image;
 mod lock;
+pub mod nbd;
 pub mod qcow2;
 mod raw;
 pub mod storage;
+mod uri;
 
 pub use cache::{Cache, Counters, Counts};
 pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice};

@@ -10,7 +10,7 @@ use super::chain::{File, Opener};
 use super::{Format, OpenOptions, remote};
 use crate::qcow2::{self, Autoclear, Encryption, Header, Incompatible};
 use crate::storage::{HostFile, Storage};
-use crate::{Error, Result};
+use crate::{Error, Result, uri};
 
 /// What is known of an image. Serialised, its fields have the names that `qemu-img info` prints as
 /// JSON, wherever that has them.
@@ -152,9 +152,10 @@ pub fn info(name: &str, options: &OpenOptions) -> Result<Info> {
     // Nothing is read but headers, which is safe enough while another process writes.
     let options = OpenOptions { read_only: true, allow_in_use: true, ..options.clone() };
     let mut warnings = Vec::new();
-    if remote::is_uri(name) {
+    if uri::is_uri(name) {
         let opened = remote::open_uri(name, &options, &mut warnings)?;
-        let chain = vec![plain(name, &opened.format, Some(opened.device.size()), None)];
+        let chain =
+            vec![plain(&uri::without_password(name), &opened.format, Some(opened.device.size()), None)];
         return Ok(Info { chain, warnings });
     }
     let mut opener = Opener::new(&options, &mut warnings);

@@ -12,7 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{BlockDevice, Cache, Counters, Error, Result};
+use crate::{BlockDevice, Cache, Counters, Error, Result, uri};
 
 /// A disk image format, named as QEMU names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -126,7 +126,7 @@ pub fn open(name: &str, options: &OpenOptions) -> Result<Image> {
         });
     }
     let mut warnings = Vec::new();
-    let layer = if remote::is_uri(name) {
+    let layer = if uri::is_uri(name) {
         remote::open_uri(name, options, &mut warnings)?
     } else {
         chain::Opener::new(options, &mut warnings).open_top(name)?

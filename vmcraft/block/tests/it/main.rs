@@ -3,6 +3,9 @@
 mod chain;
 mod info;
 mod lock;
+mod nbd;
+mod nbd_hostile;
+mod nbd_servers;
 mod open;
 mod qcow2_read;
 mod raw;

@@ -98,6 +98,9 @@ pub(crate) fn read_all(device: &dyn BlockDevice) -> Vec<u8> {
 #[track_caller]
 pub(crate) fn assert_same(actual: &[u8], expected: &[u8], what: &str) {
     assert_eq!(actual.len(), expected.len(), "{what}: sizes differ");
+    if actual == expected {
+        return;
+    }
     if let Some(at) = (0..actual.len()).find(|at| actual[*at] != expected[*at]) {
         panic!("{what}: byte {at:#x} is {:#x}, not {:#x}", actual[at], expected[at]);
     }
