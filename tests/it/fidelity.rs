@@ -24,8 +24,10 @@ fn manifest(tree: &Path) -> [String; 3] {
         ),
         shell("find . -type f -print0 | xargs -0r sha256sum -z"),
         // A context ends with a NUL when a program set it; the fixture's has none, and tar restores one.
-        shell("getfattr -R -h -P -d -m - -e hex . 2>/dev/null | tr '\\n' '\\1' | \
-               sed -E 's/(security.selinux=0x([0-9a-f]{2})*)00\\x01/\\1\\x01/g; s/\\x01\\x01/\\x00/g'"),
+        shell(
+            "getfattr -R -h -P -d -m - -e hex . 2>/dev/null | tr '\\n' '\\1' | \
+               sed -E 's/(security.selinux=0x([0-9a-f]{2})*)00\\x01/\\1\\x01/g; s/\\x01\\x01/\\x00/g'",
+        ),
     ]
 }
 
