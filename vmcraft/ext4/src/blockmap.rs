@@ -6,7 +6,7 @@ use vmcraft_fs::Result;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
-use crate::inode::Inode;
+use crate::inode::{I_BLOCK_START, Inode};
 use crate::map::{Run, RunKind};
 use crate::volume::Volume;
 use crate::{corrupt, in_memory};
@@ -23,7 +23,7 @@ pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
     if let Ok(index) = usize::try_from(block)
         && index < DIRECT
     {
-        return run(volume, inode, direct, index, 0, 0);
+        return run(volume, inode, direct, index, 0, inode.offset + I_BLOCK_START as u64);
     }
     let per_block = u64::from(sb.block_size / 4);
     // What the tree of the pointer under study maps: `span` blocks from `start`.
@@ -35,8 +35,7 @@ pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
         start += span;
         span *= per_block; // at most 2^42: blocks of 64 KiB, three levels
     }
-    let what = format!("inode {}: block {block} is past what its block map can have", inode.number);
-    Err(corrupt(what, 0))
+    Err(inode.corrupt(format_args!("block {block} is past what its block map can have")))
 }
 
 /// Follows `levels` indirect blocks from `pointer`, which maps `span` blocks from `start`.
@@ -52,21 +51,23 @@ fn descend(
     let sb = &volume.sb;
     let per_block = u64::from(sb.block_size / 4);
     let mut pointer = u64::from(pointer);
+    let mut offset = inode.offset + I_BLOCK_START as u64; // of the block that `pointer` is in
     for level in (0..levels).rev() {
         if pointer == 0 {
             return Ok(Run { start, len: span, kind: RunKind::Hole });
         }
         let whose = || format!("indirect block of inode {}", inode.number);
         if !sb.holds(pointer, 1) {
-            return Err(corrupt(format!("{} at block {pointer} of {}", whose(), sb.blocks), 0));
+            return Err(corrupt(format!("{} at block {pointer} of {}", whose(), sb.blocks), offset));
         }
+        offset = sb.byte_of(pointer);
         let held = volume.block(pointer, whose)?;
         let pointers = <[U32]>::ref_from_bytes(&held.bytes).unwrap_or_default();
         span /= per_block;
         // Below the pointers in a block: `block` is in [start, start + span * per_block).
         let index = in_memory((block - start) / span);
         if level == 0 {
-            return run(volume, inode, pointers, index, start, sb.byte_of(pointer));
+            return run(volume, inode, pointers, index, start, offset);
         }
         start += index as u64 * span;
         pointer = pointers.get(index).map_or(0, |p| u64::from(p.get()));
@@ -75,7 +76,7 @@ fn descend(
 }
 
 /// The run of data or hole at `pointers[index]`; the first of `pointers` maps block `start` and is
-/// at byte `offset` of the volume, 0 if it is in the inode.
+/// at byte `offset` of the volume.
 fn run(
     volume: &Volume,
     inode: &Inode,

@@ -255,8 +255,7 @@ pub(crate) fn each_list(
         };
         seen += 1;
         if seen > sb.blocks {
-            let what = format!("directory inode {}: more blocks than the volume has", inode.number);
-            return Err(corrupt(what, 0));
+            return Err(inode.corrupt("a directory of more blocks than the volume has"));
         }
         let physical = first + (logical - run.start);
         let available = run.end().min(end) - logical;
@@ -358,10 +357,7 @@ fn find_folded(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<Option
 
 /// Block `logical` of a directory, which must be there, and its byte of the volume.
 pub(crate) fn block_at(volume: &Volume, inode: &OpenInode, logical: u64) -> Result<(Arc<Block>, u64)> {
-    let wrong = || {
-        let what = format!("directory inode {}: its htree leads to block {logical}", inode.number);
-        corrupt(what, 0)
-    };
+    let wrong = || inode.corrupt(format_args!("its htree leads to block {logical}, which is not there"));
     if logical >= inode.size.div_ceil(volume.sb.block_size.into()) {
         return Err(wrong());
     }
@@ -383,6 +379,6 @@ pub(crate) fn parent(volume: &Volume, inode: &OpenInode) -> Result<InodeNumber> 
     }
     match find(volume, inode, "..".into())? {
         Some(number) => Ok(InodeNumber(number.into())),
-        None => Err(corrupt(format!("directory inode {}: no entry \"..\"", inode.number), 0)),
+        None => Err(inode.corrupt("a directory without the entry \"..\"")),
     }
 }

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
 use crate::corrupt;
-use crate::inode::Inode;
+use crate::inode::{I_BLOCK_START, Inode};
 use crate::map::{Run, RunKind};
 use crate::superblock::Superblock;
 use crate::volume::{Role, Volume};
@@ -66,7 +66,7 @@ struct Place {
     inode: u32,
     /// `None` for the root, which is in the inode.
     block: Option<u64>,
-    /// In bytes of the volume; 0 for the root.
+    /// In bytes of the volume.
     offset: u64,
 }
 
@@ -77,7 +77,7 @@ impl Place {
             None => format!("extent root of inode {}: {what}", self.inode),
             Some(block) => format!("extent block {block} of inode {}: {what}", self.inode),
         };
-        corrupt(what, self.offset + if self.block.is_some() { at as u64 } else { 0 })
+        corrupt(what, self.offset + at as u64)
     }
 }
 
@@ -241,7 +241,7 @@ fn verify(bytes: &[u8], inode: &Inode, sb: &Superblock, place: Place) -> Result<
 pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
     let sb = &volume.sb;
     let block = u64::from(block);
-    let root = Place { inode: inode.number, block: None, offset: 0 };
+    let root = Place { inode: inode.number, block: None, offset: inode.offset + I_BLOCK_START as u64 };
     let mut node = Node::decode(&inode.block, root, None, (0, u64::from(u32::MAX)))?;
     let mut held; // keeps the bytes that `node` looks at
     while node.depth > 0 {

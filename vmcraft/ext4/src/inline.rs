@@ -13,7 +13,7 @@ use vmcraft_fs::Result;
 use crate::dir::List;
 use crate::inode::{I_BLOCK_SIZE, Inode};
 use crate::volume::Volume;
-use crate::{corrupt, in_memory, xattr};
+use crate::{in_memory, xattr};
 
 /// Bytes of a directory's `i_block` before its entries.
 const PARENT_SIZE: usize = 4;
@@ -38,13 +38,9 @@ pub(crate) fn read(volume: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) 
     match source.as_ref().and_then(|s| s.bytes().get(at..)?.get(..len)) {
         Some(bytes) => left.copy_from_slice(bytes),
         None => {
-            let what = format!(
-                "inline data of inode {}: a size of {} bytes, but only {} are there",
-                inode.number,
-                inode.size,
-                I_BLOCK_SIZE + available
-            );
-            return Err(corrupt(what, 0));
+            let there = I_BLOCK_SIZE + available;
+            let what = format_args!("inline data of {} bytes, of which {there} are there", inode.size);
+            return Err(inode.corrupt(what));
         }
     }
     Ok(())

@@ -1,17 +1,18 @@
 //! Inodes.
 
+use std::fmt;
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bitflags::bitflags;
-use vmcraft_fs::{DeviceNumber, FileType, InodeNumber, Metadata, Result, Timestamp};
+use vmcraft_fs::{DeviceNumber, Error, FileType, InodeNumber, Metadata, Result, Timestamp};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
 use crate::features::{Incompat, RoCompat};
-use crate::superblock::Superblock;
+use crate::superblock::{self, Superblock};
 use crate::volume::{Block, Volume};
 use crate::{corrupt, in_memory};
 
@@ -101,6 +102,8 @@ bitflags! {
 #[derive(Debug, Clone)]
 pub(crate) struct Inode {
     pub(crate) number: u32,
+    /// Where it is, in bytes of the volume.
+    pub(crate) offset: u64,
     pub(crate) generation: u32,
     pub(crate) mode: u16,
     pub(crate) file_type: FileType,
@@ -186,6 +189,7 @@ impl Inode {
 
         Ok(Self {
             number,
+            offset,
             generation,
             mode,
             file_type,
@@ -205,6 +209,11 @@ impl Inode {
             extra_size,
             checksum_seed,
         })
+    }
+
+    /// It contradicts the format.
+    pub(crate) fn corrupt(&self, what: impl fmt::Display) -> Error {
+        corrupt(format!("inode {}: {what}", self.number), self.offset)
     }
 
     pub(crate) fn is_dir(&self) -> bool {
@@ -289,7 +298,8 @@ impl Volume {
     pub(crate) fn inode(&self, number: InodeNumber) -> Result<Inode> {
         let number = u32::try_from(number.0).unwrap_or(u32::MAX);
         if number != ROOT && number < self.sb.first_inode {
-            return Err(corrupt(format!("reserved inode {number} in use as a file"), 0));
+            let (_, _, offset) = self.inode_bytes(number)?;
+            return Err(corrupt(format!("inode {number}: it is reserved, but in use as a file"), offset));
         }
         self.any_inode(number)
     }
@@ -304,7 +314,7 @@ impl Volume {
     pub(crate) fn inode_bytes(&self, number: u32) -> Result<(Arc<Block>, Range<usize>, u64)> {
         let sb = &self.sb;
         if number == 0 || number > sb.inodes {
-            return Err(corrupt(format!("inode number {number} of {}", sb.inodes), 0));
+            return Err(corrupt(format!("inode number {number} of {}", sb.inodes), superblock::START));
         }
         let (group, index) = ((number - 1) / sb.inodes_per_group, (number - 1) % sb.inodes_per_group);
         let table = self.group(group)?.inode_table;

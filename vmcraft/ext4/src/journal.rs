@@ -127,7 +127,7 @@ impl JournalSuperblock {
             ($holds:expr, $field:ident, $($what:tt)+) => {
                 if !$holds {
                     return Err(corrupt(
-                        format!("journal superblock: {}", format_args!($($what)+)),
+                        format!("its superblock: {}", format_args!($($what)+)),
                         offset + offset_of!(RawSuperblock, $field) as u64,
                     ));
                 }

@@ -7,7 +7,7 @@ use vmcraft_fs::{Error, FileType, Result};
 
 use crate::inode::{Inode, InodeFlags};
 use crate::volume::Volume;
-use crate::{blockmap, corrupt, extent, in_memory, inline};
+use crate::{blockmap, extent, in_memory, inline};
 
 /// Consecutive blocks of a file that are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +73,7 @@ impl OpenInode {
 pub(crate) fn map(volume: &Volume, inode: &Inode, block: u64) -> Result<Run> {
     // The last number cannot be the end of an extent.
     let Some(block) = u32::try_from(block).ok().filter(|&b| b < u32::MAX) else {
-        return Err(corrupt(
-            format!("inode {}: block {block} is past what a file can have", inode.number),
-            0,
-        ));
+        return Err(inode.corrupt(format_args!("block {block} is past what a file can have")));
     };
     if inode.flags.contains(InodeFlags::EXTENTS) {
         extent::map(volume, inode, block)

@@ -32,6 +32,15 @@ pub(crate) fn replay(
     sb: &Superblock,
     number: u32,
 ) -> Result<Option<Replayed>> {
+    try_replay(device, sb, number).map_err(|error| match error {
+        Error::Corrupt { what, offset } => {
+            corrupt(format!("journal: {what}; the mount option noload goes without it"), offset)
+        }
+        other => other,
+    })
+}
+
+fn try_replay(device: &Arc<dyn BlockDevice>, sb: &Superblock, number: u32) -> Result<Option<Replayed>> {
     let journal = Journal::open(device, sb, number)?;
     let Some((block, sequence)) = journal.sb.start else {
         return Ok(None);
@@ -77,7 +86,7 @@ impl Journal {
         let volume = Volume::new(device.clone(), sb.clone());
         let inode = OpenInode::new(volume.any_inode(number)?);
         if inode.file_type != FileType::Regular || inode.flags.contains(InodeFlags::INLINE_DATA) {
-            return Err(corrupt(format!("journal inode {number}: not a regular file of blocks"), 0));
+            return Err(inode.corrupt("not a regular file of blocks"));
         }
         let mut raw = RawSuperblock::new_zeroed();
         let offset = sb.byte_of(block_of(&volume, &inode, 0)?);
@@ -99,7 +108,7 @@ impl Journal {
     fn corrupt(&self, what: String, block: u32) -> Error {
         let offset =
             block_of(&self.volume, &self.inode, block.into()).map_or(0, |b| self.volume.sb.byte_of(b));
-        corrupt(format!("journal: {what}; the mount option noload goes without it"), offset)
+        corrupt(what, offset)
     }
 
     /// Goes through the log from `block`, which begins transaction `sequence`, to its end: the first
@@ -260,7 +269,7 @@ fn block_of(volume: &Volume, inode: &OpenInode, block: u64) -> Result<u64> {
     let run = inode.run(volume, block)?;
     match run.kind {
         RunKind::Data(first) => Ok(first + (block - run.start)),
-        _ => Err(corrupt(format!("journal inode {}: no block {block}", inode.number), 0)),
+        _ => Err(inode.corrupt(format_args!("the file has no block {block}"))),
     }
 }
 

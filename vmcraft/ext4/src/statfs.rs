@@ -1,6 +1,6 @@
 //! How full the volume is, in the numbers of the kernel's `statfs`.
 
-use vmcraft_fs::{Result, StatFs};
+use vmcraft_fs::{Error, Result, StatFs};
 
 use crate::features::Incompat;
 use crate::superblock::{JournalPlace, Superblock};
@@ -56,8 +56,14 @@ fn overhead_clusters(volume: &Volume) -> Result<u64> {
             backup + u64::from(sb.descriptor_blocks_in(group)) + u64::from(sb.inode_table_blocks()) + 2;
     }
     if let JournalPlace::Inode(number) = sb.journal {
-        let journal = volume.any_inode(number)?;
-        overhead += (journal.size / u64::from(sb.block_size)).div_ceil(sb.cluster_blocks.into());
+        match volume.any_inode(number) {
+            Ok(journal) => {
+                overhead += (journal.size / u64::from(sb.block_size)).div_ceil(sb.cluster_blocks.into());
+            }
+            // A journal that is not there takes no space.
+            Err(Error::Corrupt { .. }) => (),
+            Err(error) => return Err(error),
+        }
     }
     Ok(overhead)
 }

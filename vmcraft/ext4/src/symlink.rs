@@ -6,7 +6,7 @@ use vmcraft_fs::{Error, FileType, Result};
 use crate::inode::{I_BLOCK_SIZE, Inode, InodeFlags};
 use crate::map::{self, OpenInode};
 use crate::volume::Volume;
-use crate::{corrupt, in_memory, inline};
+use crate::{in_memory, inline};
 
 /// The target: in `i_block` if that has room, inline, or in one block.
 pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
@@ -14,7 +14,6 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
         return Err(Error::InvalidInput("not a symbolic link"));
     }
     map::check_readable(inode)?;
-    let wrong = |what: &str| corrupt(format!("symbolic link inode {}: {what}", inode.number), 0);
     let is_inline = inode.flags.contains(InodeFlags::INLINE_DATA);
     let longest = if !is_inline && is_fast(inode, volume) {
         I_BLOCK_SIZE as u64 - 1
@@ -22,7 +21,7 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
         u64::from(volume.sb.block_size)
     };
     if inode.size == 0 || inode.size > longest {
-        return Err(wrong(&format!("a target of {} bytes", inode.size)));
+        return Err(inode.corrupt(format_args!("a symbolic link of {} bytes", inode.size)));
     }
     // At most a block.
     let mut target = vec![0; in_memory(inode.size)];
@@ -35,7 +34,7 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
         map::read(volume, inode, 0, &mut target)?;
     }
     if target.contains(&0) {
-        return Err(wrong("a NUL in its target"));
+        return Err(inode.corrupt("a symbolic link with a NUL in its target"));
     }
     Ok(target.into())
 }

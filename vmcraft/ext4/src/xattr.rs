@@ -294,7 +294,7 @@ fn value_in_inode(
     let wrong = |what: &str| {
         let what =
             format!("value of {:?} of inode {}, in inode {number}: {what}", attribute.name, owner.number);
-        corrupt(what, 0)
+        corrupt(what, owner.offset)
     };
     if !volume.sb.incompat.contains(Incompat::EA_INODE) {
         return Err(wrong("the file system lacks the feature ea_inode"));

@@ -262,7 +262,7 @@ fn damaged_journals_are_refused_and_can_be_ignored() {
     };
     let descriptor = at("descriptor block");
     for (block, offset, expected) in [
-        (first, 0x20, "journal superblock: checksum"),
+        (first, 0x20, "journal: its superblock: checksum"),
         (descriptor, 100, "a checksum in transaction"),
         (descriptor + 1, 7, "the checksum of a copy of block 3000"),
         (descriptor + 2, 60, "the checksum of the commit of transaction"),

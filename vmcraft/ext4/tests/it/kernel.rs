@@ -1,6 +1,6 @@
 //! Loop mounts, where the machine lets us.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -43,11 +43,6 @@ impl Mount {
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
-    }
-
-    /// A path inside.
-    pub(crate) fn join(&self, path: &str) -> PathBuf {
-        self.dir.path().join(path)
     }
 }
 
