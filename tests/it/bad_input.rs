@@ -76,7 +76,7 @@ fn truncated_qcow2() {
             .open(&qcow2)
             .and_then(|file| file.set_len(len))
             .expect("a shorter file");
-        refused(&["-a", text(&qcow2), "--format=qcow2", "-i", "--run", "ls /"], &["small-guest.qcow2"]);
+        refused(&["--format=qcow2", "-a", text(&qcow2), "-i", "--run", "ls /"], &["small-guest.qcow2"]);
         fs::remove_file(&qcow2).expect("the image");
         qcow2_of(&dir.path().join("small-guest.img"), &[]);
     }
@@ -86,8 +86,8 @@ fn truncated_qcow2() {
 fn wrong_format() {
     let dir = tempdir();
     let image = small_guest(dir.path());
-    refused(&["-a", text(&image), "--format=qcow2", "--run", "run"], &["small-guest.img", "qcow2"]);
-    refused(&["-a", text(&image), "--format=nonesuch", "--run", "run"], &["nonesuch", "format"]);
+    refused(&["--format=qcow2", "-a", text(&image), "--run", "run"], &["small-guest.img", "qcow2"]);
+    refused(&["--format=nonesuch", "-a", text(&image), "--run", "run"], &["nonesuch", "format"]);
 }
 
 #[test]

@@ -258,8 +258,8 @@ impl Superblock {
         ensure!(
             size.is_some_and(|s| s <= device_size),
             blocks_count_lo,
-            "the file system has {} blocks of {} bytes, but its device only {} bytes (a truncated image, or a partition \
-             smaller than the file system)",
+            "the file system is larger than its device: {} blocks of {} bytes, but only {} bytes (a truncated image, or a \
+             partition smaller than the file system)",
             blocks,
             block_size,
             device_size
@@ -434,7 +434,7 @@ mod tests {
             (|r| r.inodes_per_group = 1.into(), "1 inodes per group"),
             (|r| r.first_data_block = 64.into(), "first data block 64 of 64"),
             (|r| r.inodes_count = 17.into(), "17 inodes do not fill 1 groups"),
-            (|r| r.blocks_count_lo = 65.into(), "65 blocks of 1024 bytes, but its device only 65536 bytes"),
+            (|r| r.blocks_count_lo = 65.into(), "65 blocks of 1024 bytes, but only 65536 bytes"),
         ];
         for (spoil, expected) in cases {
             let mut raw = minimal();
