@@ -56,6 +56,11 @@ fn write(text: &[u8]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The manual, for `man -l -`.
+pub(crate) fn manual_page() -> Result<Vec<u8>> {
+    manual::roff()
+}
+
 /// How to begin.
 pub(crate) fn overview() -> String {
     "Add disks with -a or -d on the command line, or with the add command. Then run opens them,\n\

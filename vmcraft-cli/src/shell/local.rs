@@ -1,15 +1,17 @@
 //! The shell's own commands: what works on the shell, or on several calls at once.
 
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Instant;
 
 use bstr::{BString, ByteSlice};
-use std::ffi::OsStr;
-use std::io::Write;
-use std::path::Path;
+use vmcraft::call::Call;
 
 use crate::error::{Error, Result, message};
 use crate::help;
+use crate::shell::glob;
 use crate::shell::script::Script;
 use crate::shell::session::Session;
 
@@ -34,8 +36,30 @@ pub(crate) fn find(name: &str) -> Option<&'static LocalCommand> {
     COMMANDS.iter().find(|command| command.name == name || command.aliases.contains(&name))
 }
 
+/// The one command that goes before the call of its name, which takes one path.
+const COPY_OUT: &str = "copy-out";
+
 /// All of them, by name.
 pub(crate) const COMMANDS: &[LocalCommand] = &[
+    LocalCommand {
+        name: COPY_OUT,
+        aliases: &[],
+        arguments: "remote [remote...] localdir",
+        summary: "copy files and directories out to the host",
+        description: "Each `remote` path of the guest is copied, with all that is below it, into the host's directory \
+            `localdir`, which must exist. Wildcards work with the help of glob.\n\n\
+            ```guestfish\ncopy-out /etc /home .\nglob copy-out /home/* .\n```",
+        run: |session, words, script| {
+            let [remotes @ .., local] = words else { return Err(usage(COPY_OUT)) };
+            if remotes.is_empty() {
+                return Err(usage(COPY_OUT));
+            }
+            let call = Call::find(COPY_OUT).ok_or_else(|| message("copy-out: there is no such call"))?;
+            remotes
+                .iter()
+                .try_for_each(|remote| session.call(call, vec![remote.clone(), local.clone()], script))
+        },
+    },
     LocalCommand {
         name: "echo",
         aliases: &[],
@@ -43,6 +67,21 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         summary: "print words",
         description: "Prints the words with a space between them.",
         run: echo,
+    },
+    LocalCommand {
+        name: "glob",
+        aliases: &[],
+        arguments: "command [word...]",
+        summary: "run a command for each path that matches",
+        description: "Words that begin with `/` may have wildcards: `*`, `?`, `[…]` and `{…,…}`. The command is run \
+            once for each path of the guest that matches, and if several words have wildcards, for each combination. \
+            A word that matches nothing stands for itself.\n\n\
+            Nothing else expands wildcards.\n\n\
+            ```guestfish\nglob checksum sha256 /boot/vmlinuz-*\n```",
+        run: |session, words, script| {
+            let [name, words @ ..] = words else { return Err(usage("glob")) };
+            glob::run(session, name, words, script)
+        },
     },
     LocalCommand {
         name: "help",
@@ -72,6 +111,43 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
             let directory = session.expand_home(directory.clone());
             std::env::set_current_dir(Path::new(OsStr::from_bytes(&directory)))
                 .map_err(|e| message(format!("lcd: {directory}: {e}")))
+        },
+    },
+    LocalCommand {
+        name: "less",
+        aliases: &[],
+        arguments: "path",
+        summary: "look at a file in less",
+        description: "",
+        run: |session, words, script| {
+            let [path] = words else { return Err(usage("less")) };
+            view(session, path, "less".into(), script)
+        },
+    },
+    LocalCommand {
+        name: "man",
+        aliases: &["manual"],
+        arguments: "",
+        summary: "open the manual",
+        description: "It is what `vmcraft help --man` prints.",
+        run: |session, words, _| {
+            let [] = words else { return Err(usage("man")) };
+            let manual = help::manual_page()?;
+            session.feed("man -l -".into(), &manual)
+        },
+    },
+    LocalCommand {
+        name: "more",
+        aliases: &["page", "pager"],
+        arguments: "path",
+        summary: "look at a file in a pager",
+        description: "The pager is that of `$PAGER`, else more. `less` uses less.",
+        run: |session, words, script| {
+            let [path] = words else { return Err(usage("more")) };
+            let pager = session.variable("PAGER").filter(|pager| !pager.is_empty());
+            let pager =
+                pager.map_or_else(|| "more".into(), |pager| BString::from(pager.into_encoded_bytes()));
+            view(session, path, pager, script)
         },
     },
     LocalCommand {
@@ -161,11 +237,17 @@ fn echo(session: &mut Session, words: &[BString], _: &mut Script) -> Result<()> 
     print(session, &line)
 }
 
+/// Shows a file in a pager.
+fn view(session: &mut Session, path: &BString, pager: BString, script: &mut Script) -> Result<()> {
+    let words = vec![path.clone(), "-".into()];
+    session.run_piped("download".into(), words, pager.as_bstr(), script)
+}
+
 fn print(session: &mut Session, text: &[u8]) -> Result<()> {
     session.output().write_all(text).map_err(|e| Error::output(&e))
 }
 
-fn os(word: &BString) -> std::ffi::OsString {
+fn os(word: &BString) -> OsString {
     OsStr::from_bytes(word).to_owned()
 }
 
@@ -192,7 +274,7 @@ mod tests {
         for command in COMMANDS {
             for name in std::iter::once(&command.name).chain(command.aliases) {
                 assert!(names.insert(*name), "{name} stands twice in the table");
-                assert!(vmcraft::call::Call::find(name).is_none(), "{name} is a call too");
+                assert!(*name == COPY_OUT || Call::find(name).is_none(), "{name} is a call too");
             }
         }
     }

@@ -1,10 +1,14 @@
 //! The shell: where commands come from, and what runs them.
 
+mod complete;
+mod devices;
+mod glob;
 mod interactive;
 mod json;
 pub(crate) mod local;
 mod print;
 mod progress;
+mod prompt;
 mod refused;
 mod script;
 mod session;
@@ -20,7 +24,6 @@ use bstr::BString;
 
 use crate::error::{Result, message};
 use crate::interrupt;
-use crate::open::report_warnings;
 use crate::options::{Drive, ShellOptions};
 use crate::shell::script::Script;
 use crate::shell::session::Session;
@@ -39,13 +42,15 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if options.guest.wants_launch() {
         options.guest.launch(&mut guest)?;
     }
-    let asks = options.asks();
-    interrupt::install(guest.cancel_flag(), asks)
+    interrupt::install(guest.cancel_flag(), options.asks())
         .map_err(|e| message(format!("cannot take over ^C: {e}")))?;
     let mut session = Session::new(guest, &options);
     let result = execute(&mut session, &options);
+    if result.is_ok() && options.asks() {
+        interactive::run(session)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     session.finish();
-    report_warnings(session.guest());
     result.map(|()| ExitCode::SUCCESS)
 }
 
@@ -76,13 +81,10 @@ fn execute(session: &mut Session, options: &ShellOptions) -> Result<()> {
     if !options.commands.is_empty() {
         session.run_words(&command_words(options))?;
     }
-    if options.asks() {
-        interactive::run(session, options)
-    } else if options.has_commands() {
-        Ok(())
-    } else {
-        session.run_script(&mut Script::stdin())
+    if options.has_commands() || options.asks() {
+        return Ok(());
     }
+    session.run_script(&mut Script::stdin())
 }
 
 impl ShellOptions {

@@ -80,6 +80,23 @@ impl Session {
         &mut self.output
     }
 
+    /// What the person should know when the shell begins: the system that was found, and what is
+    /// mounted.
+    pub(crate) fn introduction(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.options.guest.inspector
+            && let Ok(systems) = self.guest.operating_systems()
+            && let [system] = systems
+            && let Some(name) = &system.pretty_name
+        {
+            lines.push(format!("Operating system: {name}"));
+        }
+        for mount in self.guest.vfs().mounts() {
+            lines.push(format!("{} mounted on {}", mount.device, mount.mountpoint));
+        }
+        lines
+    }
+
     /// Sees that everything is written before the process ends.
     pub(crate) fn finish(&mut self) {
         // A failure was seen when the command's own output was flushed.
@@ -191,7 +208,12 @@ impl Session {
     }
 
     /// Makes a call and prints its result.
-    fn call(&mut self, call: &'static Call, mut words: Vec<BString>, script: &mut Script) -> Result<()> {
+    pub(crate) fn call(
+        &mut self,
+        call: &'static Call,
+        mut words: Vec<BString>,
+        script: &mut Script,
+    ) -> Result<()> {
         // The files live until the call has read them.
         let _here_documents = here_documents(call, &mut words, script)?;
         let bound = call.bind_words(&words)?;
@@ -233,7 +255,7 @@ impl Session {
     }
 
     /// Runs a command with its output going to a program of the host.
-    fn run_piped(
+    pub(crate) fn run_piped(
         &mut self,
         name: &BStr,
         words: Vec<BString>,
@@ -269,6 +291,19 @@ impl Session {
                 result
             }
         }
+    }
+
+    /// Runs a program of the host that reads these bytes.
+    pub(crate) fn feed(&mut self, command: &BStr, bytes: &[u8]) -> Result<()> {
+        self.flush()?;
+        let cannot = |e: io::Error| message(format!("cannot run {command}: {e}"));
+        let mut child = self.host_shell(command)?.stdin(Stdio::piped()).spawn().map_err(cannot)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // It may stop reading before the end.
+            let _ = stdin.write_all(bytes);
+        }
+        let status = child.wait().map_err(cannot)?;
+        if status.success() { Ok(()) } else { Err(message(format!("{command}: {status}"))) }
     }
 
     /// Runs a program of the host.

@@ -30,7 +30,7 @@ fn near(name: &str) -> Vec<&'static str> {
     let mut found: Vec<(f64, &str)> = own
         .chain(calls)
         .map(|known| (likeness(name, known), *known))
-        .filter(|(likeness, _)| *likeness >= 0.75)
+        .filter(|(likeness, _)| *likeness >= 0.6)
         .collect();
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
     found.into_iter().take(MOST).map(|(_, known)| known).collect()

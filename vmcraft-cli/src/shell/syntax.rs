@@ -213,25 +213,108 @@ pub(crate) fn normal_name(name: &BStr) -> String {
     name.to_str_lossy().to_ascii_lowercase().replace('_', "-")
 }
 
-/// Writes words as a script would have them, so that [`parse`] gives them back.
+/// Writes a word as a script would have it, so that [`parse`] gives it back.
 pub(crate) fn quote(word: &BStr) -> BString {
     let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     if !word.is_empty() && word.iter().all(plain) && !matches!(word[0], b'|' | b'~') {
         return word.into();
     }
-    let mut text = BString::from("\"");
-    for byte in word.iter().copied() {
-        match byte {
-            b'"' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
-            b'\n' => text.extend_from_slice(b"\\n"),
-            b'\t' => text.extend_from_slice(b"\\t"),
-            b'\r' => text.extend_from_slice(b"\\r"),
-            b' '..=b'~' | 0x80.. => text.push(byte),
-            _ => text.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+    double_quote(word).into()
+}
+
+/// Writes a word in double quotes, with escapes for what is not printable.
+pub(crate) fn double_quote(word: &BStr) -> String {
+    let mut text = String::from("\"");
+    for chunk in ByteSlice::utf8_chunks(word.as_bytes()) {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' | '\\' => text.extend(['\\', c]),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                '\r' => text.push_str("\\r"),
+                c if c.is_control() => escape_bytes(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes()),
+                c => text.push(c),
+            }
+        }
+        escape_bytes(&mut text, chunk.invalid());
+    }
+    text.push('"');
+    text
+}
+
+fn escape_bytes(text: &mut String, bytes: &[u8]) {
+    bytes.iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
+}
+
+/// A line that a person has not finished.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Partial {
+    /// The command and the words before the last.
+    pub(crate) words: Vec<BString>,
+    /// The last word as far as it goes, without quotes and escapes.
+    pub(crate) text: BString,
+    /// Where the last word begins in the line, its quote included.
+    pub(crate) start: usize,
+    /// Whether it begins with a quote.
+    pub(crate) is_quoted: bool,
+    /// Whether the host's shell would read it: after `!` or `|`.
+    pub(crate) is_host: bool,
+}
+
+/// Reads a line up to the cursor; `None` if nothing can be completed there.
+pub(crate) fn partial(line: &[u8]) -> Option<Partial> {
+    let mut rest = skip_space(line);
+    while let Some(after) = rest.strip_prefix(b"-") {
+        rest = skip_space(after);
+    }
+    if rest.starts_with(b"#") {
+        return None;
+    }
+    let mut is_host = false;
+    for start in [&b"!"[..], b"<!"] {
+        if let Some(after) = rest.strip_prefix(start) {
+            (rest, is_host) = (after, true);
         }
     }
-    text.push(b'"');
-    text
+    let mut words = Vec::new();
+    loop {
+        rest = skip_space(rest);
+        let start = line.len() - rest.len();
+        let last = |words, text: BString, is_quoted| Some(Partial { words, text, start, is_quoted, is_host });
+        match rest.first() {
+            Some(b'|') if !is_host && !words.is_empty() => {
+                (rest, is_host) = (&rest[1..], true);
+                words.clear();
+            }
+            Some(b'"') if !is_host && !words.is_empty() => match double_quoted(&rest[1..]) {
+                Ok((word, after)) => {
+                    words.push(word);
+                    rest = after;
+                }
+                // What is there of it: the closing quote is added to read it.
+                Err(_) => {
+                    let closed = [&rest[1..], b"\""].concat();
+                    let (text, _) = double_quoted(&closed).ok()?;
+                    return last(words, text, true);
+                }
+            },
+            Some(b'\'') if !is_host && !words.is_empty() => match rest[1..].find_byte(b'\'') {
+                Some(end) => {
+                    words.push(rest[1..=end].into());
+                    rest = &rest[end + 2..];
+                }
+                None => return last(words, rest[1..].into(), true),
+            },
+            _ => {
+                let (word, after) = rest.split_at(end_of_word(rest));
+                if after.is_empty() {
+                    return last(words, word.into(), false);
+                }
+                words.push(word.into());
+                rest = after;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -356,7 +439,34 @@ mod tests {
         assert_eq!(from_words(&[]), None);
     }
 
+    #[test]
+    fn unfinished_lines_give_their_last_word() {
+        let read = |line: &str| {
+            let partial = partial(line.as_bytes()).unwrap();
+            let words: Vec<_> = partial.words.iter().map(|word| word.to_string()).collect();
+            (words.join(","), partial.text.to_string(), line[partial.start..].to_owned())
+        };
+        let is = |words: &str, text: &str, rest: &str| (words.to_owned(), text.to_owned(), rest.to_owned());
+        assert_eq!(read(""), is("", "", ""));
+        assert_eq!(read(" -ca"), is("", "ca", "ca"));
+        assert_eq!(read("cat "), is("cat", "", ""));
+        assert_eq!(read("cat /e"), is("cat", "/e", "/e"));
+        assert_eq!(read("cat \"/a\\x20b"), is("cat", "/a b", "\"/a\\x20b"));
+        assert_eq!(read("x 'a b' 'c d"), is("x,a b", "c d", "'c d"));
+        assert_eq!(read("x \"a\" b"), is("x,a", "b", "b"));
+        assert_eq!(read("cat /e | we"), is("", "we", "we"));
+        assert!(partial(b"!ls /e").unwrap().is_host);
+        assert_eq!(partial(b"# x"), None);
+    }
+
     proptest! {
+        #[test]
+        fn any_unfinished_line_is_read(line in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(partial) = partial(&line) {
+                prop_assert!(partial.start <= line.len());
+            }
+        }
+
         #[test]
         fn any_line_is_read_or_refused(line in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = parse(&line);
