@@ -558,8 +558,8 @@ fn report_puts_the_file_systems_together() {
     assert_eq!(system["boot_loader"]["config"], "/boot/grub2/grub.cfg");
     assert_eq!(system["pretty_name"], "Red Hat Enterprise Linux 9.2 (Plow)");
     assert_eq!(report["disks"][0]["partition_table"], "gpt");
-    let notes = system["notes"].to_string();
-    assert!(notes.contains("not supported: the rpm database"), "{notes}");
+    let error = system["applications_error"].to_string();
+    assert!(error.contains("not supported: the rpm database"), "{error}");
 }
 
 #[test] // Several roots are refused by -i with their names, and --root chooses.
@@ -589,6 +589,36 @@ fn several_systems_are_told_apart() {
     );
     let wrong = shell(&["--root", "/dev/sdc"]);
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("/dev/sdc: no operating system"));
+}
+
+#[test] // A file system that is not there is told of, and the rest of the guest is mounted.
+fn missing_file_systems_are_warned_of() {
+    let dir = testkit::tempdir();
+    let disk = partitioned(dir.path());
+    let mut command = Command::new(binary());
+    let found = output(command.arg("-a").arg(disk).args(["-i", "--run", "mountpoints", "--run", "ls /boot"]));
+    assert!(found.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&found.stdout),
+        "/dev/sda2: /\n/dev/sda3: /usr\n/dev/sda4: /var\n/dev/sda1: /boot\ngrub2\nlost+found\n\
+         vmlinuz-5.14.0-1.x86_64\n"
+    );
+    let said = String::from_utf8_lossy(&found.stderr);
+    assert!(said.contains("warning: /home was not mounted: /dev/mapper/data-home: no such device"), "{said}");
+}
+
+#[test] // A guest inside what we cannot open yet: the message says so.
+fn unread_volumes_are_named() {
+    let dir = testkit::tempdir();
+    let image = dir.path().join("xfs.img");
+    fs::File::create(&image).and_then(|file| file.set_len(300 << 20)).expect("a disk can be made");
+    testkit::run_ok("mkfs.xfs", ["-q".as_ref(), image.as_os_str()]);
+    let page = output(&mut inspect(std::slice::from_ref(&image), &[]));
+    let text = String::from_utf8_lossy(&page.stdout);
+    assert!(text.contains("Not read by this version\n  /dev/sda  xfs  300.0 MiB"), "{text}");
+    let shell = output(Command::new(binary()).arg("-a").arg(&image).args(["-i", "--run", "ls /"]));
+    let said = String::from_utf8_lossy(&shell.stderr);
+    assert!(said.contains("(/dev/sda holds xfs, which this version does not read)"), "{said}");
 }
 
 #[test] // A disk without a system is no success, in any form of output.

@@ -10,6 +10,7 @@ use vmcraft::inspect::{Report, ReportOptions};
 use crate::error::{Error, Result, message};
 use crate::open::report_warnings;
 use crate::options::{Drive, Drives, GuestOptions};
+use crate::report;
 
 /// Which disks are inspected, and how the result is printed.
 #[derive(Debug, clap::Args)]
@@ -75,6 +76,17 @@ impl Inspect {
             icon: self.xml && !self.no_icon,
         })?;
         report_warnings(&mut guest);
+        if self.xml {
+            // The form has no place for it.
+            for system in &report.operating_systems {
+                if let Some(error) = &system.applications_error {
+                    report::warning(&format!(
+                        "{}: the applications are left out: {error}",
+                        system.system.root
+                    ));
+                }
+            }
+        }
         let mut out = io::stdout();
         out.write_all(self.print(&report)?.as_bytes())
             .and_then(|()| out.flush())

@@ -58,7 +58,7 @@ impl Guest {
     /// ([`take_warnings`](Guest::take_warnings)).
     pub fn mount_inspected(&mut self, root: Option<&str>) -> Result<String> {
         let wanted = root.map(|root| self.canonical_root(root.into()));
-        let system = choose(&self.inspection()?.systems, wanted.as_deref())?.clone();
+        let system = choose(self.inspection()?, wanted.as_deref())?.clone();
         self.vfs.unmount_all();
         let started = Instant::now();
         for MountPoint { mountpoint, device } in in_mount_order(&system.mountpoints) {
@@ -217,7 +217,8 @@ fn has_boot_code(device: &Arc<dyn BlockDevice>) -> bool {
 }
 
 /// The system that is meant.
-fn choose<'a>(systems: &'a [OperatingSystem], wanted: Option<&str>) -> Result<&'a OperatingSystem> {
+fn choose<'a>(inspection: &'a Inspection, wanted: Option<&str>) -> Result<&'a OperatingSystem> {
+    let systems = inspection.systems.as_slice();
     let list = || {
         let lines = systems.iter().map(|system| {
             let name = system.pretty_name.as_deref().or(system.distro.as_deref()).unwrap_or("unknown");
@@ -226,11 +227,21 @@ fn choose<'a>(systems: &'a [OperatingSystem], wanted: Option<&str>) -> Result<&'
         lines.collect::<String>()
     };
     match (systems, wanted) {
-        ([], _) => Err(Error::Usage(
-            "no operating system was found on the disks: see what is there with list-filesystems, and \
-             mount it with mount, or with -m on the command line instead of -i"
-                .into(),
-        )),
+        ([], _) => {
+            let unread: Vec<_> = inspection
+                .volumes
+                .unread()
+                .map(|volume| format!("{} holds {}", volume.device, volume.kind))
+                .collect();
+            let unread = match unread.as_slice() {
+                [] => String::new(),
+                several => format!(" ({}, which this version does not read)", several.join(", ")),
+            };
+            Err(Error::Usage(format!(
+                "no operating system was found on the disks{unread}: list-filesystems shows what is there; \
+                 mount it with mount, or with -m on the command line instead of -i"
+            )))
+        }
         (_, Some(wanted)) => systems.iter().find(|system| system.root == wanted).ok_or_else(|| {
             Error::Usage(format!("{wanted}: no operating system has its root there; there are:{}", list()))
         }),

@@ -22,6 +22,20 @@ impl fmt::Display for Report {
             let table = disk.partition_table.as_deref().unwrap_or("no partitions");
             [disk.device.clone(), human_size(disk.size_bytes), table.to_owned(), disk.image.clone()]
         });
+        write_table(f, rows.collect())?;
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nNot read by this version")?;
+        let rows = self.unread.iter().map(|volume| {
+            [
+                volume.device.clone(),
+                volume.kind.clone().unwrap_or_default(),
+                volume.size_bytes.map(human_size).unwrap_or_default(),
+                volume.label.clone().unwrap_or_default(),
+                volume.uuid.clone().unwrap_or_default(),
+            ]
+        });
         write_table(f, rows.collect())
     }
 }
@@ -138,8 +152,10 @@ fn packages(report: &SystemReport) -> Option<String> {
     if let Some(management) = &report.system.package_management {
         text.push_str(&format!(", managed by {management}"));
     }
-    if let Some(count) = report.application_count {
-        text.push_str(&format!(", {count} installed"));
+    match (report.application_count, &report.applications_error) {
+        (Some(count), _) => text.push_str(&format!(", {count} installed")),
+        (None, Some(error)) => text.push_str(&format!(" ({error})")),
+        (None, None) => {}
     }
     Some(text)
 }

@@ -22,6 +22,9 @@ pub struct Report {
     pub disks: Vec<DiskReport>,
     /// In the order of their root devices.
     pub operating_systems: Vec<SystemReport>,
+    /// What is on the disks, belongs to none of these systems, and cannot be read: an operating
+    /// system may be in there.
+    pub unread: Vec<FileSystemReport>,
 }
 
 /// A disk.
@@ -49,6 +52,8 @@ pub struct SystemReport {
     pub application_count: Option<usize>,
     /// The applications, if they were asked for and can be read.
     pub applications: Option<Vec<ApplicationReport>>,
+    /// Why the database of applications cannot be read.
+    pub applications_error: Option<String>,
     /// A PNG, if it was asked for and there is one.
     #[serde(skip)]
     pub icon: Vec<u8>,
@@ -116,7 +121,15 @@ impl Inspection {
     /// The report of what was found on these disks.
     pub(crate) fn report(&self, disks: Vec<DiskReport>, options: ReportOptions) -> Result<Report> {
         let systems = self.systems.iter().map(|system| self.system_report(system, options));
-        Ok(Report { disks, operating_systems: systems.collect::<Result<_>>()? })
+        let is_used = |device: &str| {
+            self.systems.iter().any(|system| system.filesystems.iter().any(|used| used == device))
+        };
+        let unread = self.volumes.unread().filter(|volume| !is_used(&volume.device));
+        Ok(Report {
+            disks,
+            operating_systems: systems.collect::<Result<_>>()?,
+            unread: unread.map(|volume| self.filesystem_report(&volume.device)).collect(),
+        })
     }
 
     fn system_report(&self, system: &OperatingSystem, options: ReportOptions) -> Result<SystemReport> {
@@ -125,6 +138,7 @@ impl Inspection {
             system: system.clone(),
             application_count: None,
             applications: None,
+            applications_error: None,
             icon: Vec::new(),
         };
         let listed = if options.applications {
@@ -137,7 +151,7 @@ impl Inspection {
         };
         // A database that cannot be read takes nothing away from the rest.
         if let Err(e) = listed {
-            report.system.notes.push(format!("the applications are not counted: {e}"));
+            report.applications_error = Some(e.to_string());
         }
         if options.icon {
             report.icon = self.icon(system, false, false)?;

@@ -277,3 +277,104 @@ Disks
     assert_eq!(json["operating_systems"][0]["filesystems"][0]["label"], "rootfs");
     assert_eq!(json["operating_systems"][0]["application_count"], 1);
 }
+
+/// Files that inspection reads, for trees of nonsense.
+const READ: &[&str] = &[
+    "/etc/os-release",
+    "/etc/fstab",
+    "/etc/hostname",
+    "/etc/redhat-release",
+    "/etc/SuSE-release",
+    "/etc/debian_version",
+    "/etc/selinux/config",
+    "/etc/machine-id",
+    "/etc/localtime",
+    "/etc/favicon.png",
+    "/bin/ls",
+    "/boot/vmlinuz-x",
+    "/boot/grub2/grub.cfg",
+    "/boot/grub2/grubenv",
+    "/boot/loader/entries/a.conf",
+    "/lib/modules/6.1",
+    "/lib/apk/db/installed",
+    "/var/lib/dpkg/status",
+    "/var/lib/pacman/local/a/desc",
+];
+
+/// Words that lead on in the parsers.
+const WORDS: &[&[u8]] = &[
+    b"ID=",
+    b"debian",
+    b"alpine",
+    b"arch",
+    b"VERSION_ID=",
+    b"12.5",
+    b"PRETTY_NAME=",
+    b"release ",
+    b"Red Hat ",
+    b"\n",
+    b" ",
+    b"\"",
+    b"\\",
+    b"\\040",
+    b"/dev/sda1",
+    b"LABEL=",
+    b"/",
+    b"ext4",
+    b"Package: ",
+    b"Status: install ok installed",
+    b"Version: ",
+    b"1:2-3",
+    b"P:a",
+    b"V:1-r0",
+    b"%NAME%\n",
+    b"%VERSION%\n",
+    b"linux /",
+    b"saved_entry=",
+    b"\x7fELF\x02\x01",
+    b"\x1b]0;x\x07",
+    b"<&>",
+    b"\xff",
+    b"\0",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test] // Whatever the files hold: an answer, XML that parses, a page that is safe to print.
+    fn nonsense_is_inspected(
+        files in proptest::collection::vec(
+            (
+                proptest::sample::select(READ),
+                proptest::collection::vec(proptest::sample::select(WORDS), 0..40),
+                proptest::bool::weighted(0.1),
+            ),
+            0..12,
+        ),
+    ) {
+        let mut seen = std::collections::HashSet::new();
+        let mut fs = MemoryFs::new().dir("/bin").file("/etc/hosts", "");
+        for (path, words, is_link) in files.into_iter().filter(|(path, _, _)| seen.insert(*path)) {
+            let content = words.concat();
+            fs = if is_link { fs.symlink(path, content) } else { fs.file(path, content) };
+        }
+        let inspection = inspect(volumes(vec![fs]));
+        let report = inspection.report(Vec::new(), ReportOptions { applications: true, icon: true }).unwrap();
+        let page = report.to_string();
+        proptest::prop_assert!(page.chars().all(|c| c == '\n' || !c.is_control()), "{page:?}");
+        let xml = report.to_xml();
+        let mut reader = quick_xml::Reader::from_str(&xml);
+        loop {
+            match reader.read_event() {
+                Ok(quick_xml::events::Event::Eof) => break,
+                Ok(quick_xml::events::Event::GeneralRef(reference)) => {
+                    let known = reference.is_char_ref() || matches!(&*reference, "amp" | "lt" | "gt" | "quot");
+                    proptest::prop_assert!(known, "{xml}");
+                }
+                Ok(_) => {}
+                Err(e) => proptest::prop_assert!(false, "{e}: {xml}"),
+            }
+        }
+        proptest::prop_assert!(!xml.chars().any(|c| c < ' ' && !matches!(c, '\n' | '\r' | '\t')), "{xml:?}");
+    }
+}

@@ -49,6 +49,12 @@ impl Volumes {
         self.volumes.iter().find(|volume| volume.device == device)
     }
 
+    /// The volumes that hold something which is not opened here. Swap space has nothing to read.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &Volume> {
+        let is_known = |volume: &&Volume| !matches!(volume.kind.as_str(), "unknown" | "swap");
+        self.volumes.iter().filter(|volume| volume.filesystem.is_none()).filter(is_known)
+    }
+
     /// The device that an fstab entry mounts in the guest whose root is on `root`.
     ///
     /// `None` if it is no disk, or a tag that nothing here has. A device name that is of no form we
