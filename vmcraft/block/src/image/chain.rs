@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::reference::{self, Named};
 use super::{Format, OpenOptions, Reference, probe, remote};
 use crate::lock::{self, Access, Failure};
-use crate::qcow2::{Header, Parts, Qcow2};
+use crate::qcow2::{self, Header, Parts, Qcow2};
 use crate::storage::{HostFile, Storage};
 use crate::{BlockDevice, Error, RawFile, Result};
 
@@ -162,6 +162,9 @@ impl<'a> Opener<'a> {
             Format::Qcow2 => {
                 self.lock(&name, &storage, true)?;
                 let header = Header::read(&name, &storage)?;
+                if !storage.is_read_only() {
+                    self.warn_of_bitmaps(&name, &storage, &header);
+                }
                 let data_file = match (&header.data_file, header.has_data_file()) {
                     (Some(named), true) => Some(self.open_data_file(&name, named, storage.is_read_only())?),
                     (None, true) => {
@@ -179,6 +182,18 @@ impl<'a> Opener<'a> {
                 let device = remote::open_via_qemu(&name, &format, read_only, self.options, self.warnings)?;
                 Ok(Step::Bottom(device))
             }
+        }
+    }
+
+    /// Says which dirty bitmaps a write makes useless, as they should follow it.
+    fn warn_of_bitmaps(&mut self, name: &str, storage: &HostFile, header: &Header) {
+        let bitmaps = qcow2::read_bitmaps(storage, header).unwrap_or_default();
+        for bitmap in bitmaps.iter().filter(|bitmap| bitmap.auto && !bitmap.in_use) {
+            self.warnings.push(format!(
+                "{name}: the dirty bitmap {:?} does not see what is written here, and is marked inconsistent \
+                 at the first write; the next backup has to be a full one",
+                bitmap.name
+            ));
         }
     }
 

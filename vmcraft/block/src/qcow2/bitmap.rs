@@ -49,9 +49,46 @@ pub struct Bitmap {
     pub auto: bool,
 }
 
+/// Bits of `flags`.
+const IN_USE: u32 = 1;
+const AUTO: u32 = 2;
+
 /// Reads the bitmap directory, if the image has one.
 pub(crate) fn read_directory(storage: &dyn Storage, header: &Header) -> Result<Vec<Bitmap>, Problem> {
-    let Some(extension) = header.bitmaps else { return Ok(Vec::new()) };
+    let mut bitmaps = Vec::new();
+    for_each(storage, header, |raw, name, _| {
+        bitmaps.push(Bitmap {
+            name: String::from_utf8_lossy(name).into_owned(),
+            granularity: 1 << raw.granularity_bits,
+            in_use: raw.flags.get() & IN_USE != 0,
+            auto: raw.flags.get() & AUTO != 0,
+        });
+    })?;
+    Ok(bitmaps)
+}
+
+/// The flags, by their place in the image, that say of the bitmaps which should follow every write
+/// that they miss some: a bitmap in use is one that counts for nothing. `None` if the directory cannot
+/// be read.
+pub(super) fn flags_for_writing(storage: &dyn Storage, header: &Header) -> Option<Vec<(u64, u32)>> {
+    let mut flags = Vec::new();
+    for_each(storage, header, |raw, _, place| {
+        let now = raw.flags.get();
+        if now & AUTO != 0 && now & IN_USE == 0 {
+            flags.push((place + std::mem::offset_of!(RawBitmap, flags) as u64, now | IN_USE));
+        }
+    })
+    .ok()?;
+    Some(flags)
+}
+
+/// Calls `visit` with each bitmap's entry, its name, and the entry's place in the image.
+fn for_each(
+    storage: &dyn Storage,
+    header: &Header,
+    mut visit: impl FnMut(&RawBitmap, &[u8], u64),
+) -> Result<(), Problem> {
+    let Some(extension) = header.bitmaps else { return Ok(()) };
     let (start, len) = (extension.directory_offset, extension.directory_size);
     let corrupt = || Problem::corrupt("bitmap directory", start);
     if extension.count > MAX_BITMAPS || len > MAX_DIRECTORY {
@@ -60,9 +97,9 @@ pub(crate) fn read_directory(storage: &dyn Storage, header: &Header) -> Result<V
     let mut directory = vec![0; usize::try_from(len).map_err(|_| corrupt())?];
     read_exact_at(storage, start, &mut directory)
         .map_err(|e| Problem::reading(e, "bitmap directory", start))?;
-    let mut bitmaps = Vec::new();
-    let mut rest = &directory[..];
+    let mut at = 0;
     for _ in 0..extension.count {
+        let rest = directory.get(at..).unwrap_or_default();
         let (raw, after) = RawBitmap::read_from_prefix(rest).map_err(|_| corrupt())?;
         let extra_len = raw.extra_len.get();
         if extra_len > MAX_EXTRA || raw.granularity_bits > 63 {
@@ -70,14 +107,8 @@ pub(crate) fn read_directory(storage: &dyn Storage, header: &Header) -> Result<V
         }
         let (extra_len, name_len) = (extra_len as usize, usize::from(raw.name_len.get()));
         let name = after.get(extra_len..extra_len + name_len).ok_or_else(corrupt)?;
-        bitmaps.push(Bitmap {
-            name: String::from_utf8_lossy(name).into_owned(),
-            granularity: 1 << raw.granularity_bits,
-            in_use: raw.flags.get() & 1 != 0,
-            auto: raw.flags.get() & 2 != 0,
-        });
-        let entry = (size_of::<RawBitmap>() + extra_len + name_len).next_multiple_of(8);
-        rest = rest.get(entry..).unwrap_or_default();
+        visit(&raw, name, start + at as u64);
+        at += (size_of::<RawBitmap>() + extra_len + name_len).next_multiple_of(8);
     }
-    Ok(bitmaps)
+    Ok(())
 }

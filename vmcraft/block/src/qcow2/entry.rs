@@ -56,6 +56,14 @@ impl Geometry {
         if self.units > 1 { 2 } else { 1 }
     }
 
+    /// A bit for each unit from `first` up to `end`.
+    pub(super) fn unit_mask(&self, first: u32, end: u32) -> u32 {
+        // At most 32 bits of 64 are set.
+        #[allow(clippy::cast_possible_truncation)]
+        let mask = ((1u64 << end) - (1u64 << first)) as u32;
+        mask
+    }
+
     pub(super) fn in_cluster(&self, offset: u64) -> u64 {
         offset & (self.cluster_size() - 1)
     }
@@ -101,6 +109,11 @@ pub(super) struct L1Entry {
 }
 
 impl L1Entry {
+    /// The entry for an L2 table that nothing else refers to.
+    pub(super) fn encode(table: u64) -> u64 {
+        table | COPIED
+    }
+
     /// `None` where no L2 table is allocated. A misaligned offset is its own value as the error.
     pub(super) fn decode(word: u64, geometry: &Geometry) -> Result<Option<Self>, u64> {
         match word & OFFSET {
@@ -150,6 +163,21 @@ pub(super) enum Unit {
 }
 
 impl Plain {
+    /// A cluster that this image does not have.
+    pub(super) const UNALLOCATED: Self = Self { host: None, copied: false, allocated: 0, zero: 0 };
+
+    /// The entry's words; the second is for extended L2 entries only.
+    pub(super) fn encode(&self, geometry: &Geometry) -> [u64; 2] {
+        let mut word = match self.host {
+            Some(host) => host | if self.copied { COPIED } else { 0 },
+            None => 0,
+        };
+        if geometry.units == 1 && self.zero != 0 {
+            word |= ZERO;
+        }
+        [word, u64::from(self.allocated) | u64::from(self.zero) << 32]
+    }
+
     pub(super) fn unit(&self, index: u32) -> Unit {
         if self.allocated & (1 << index) != 0 {
             Unit::Allocated

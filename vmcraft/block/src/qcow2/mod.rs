@@ -9,13 +9,18 @@
 
 mod bitmap;
 mod compressed;
+mod discard;
 mod entry;
 mod header;
+mod metadata;
 mod read;
+mod refcount;
 mod snapshot;
+mod write;
+mod writer;
 
 use std::io;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use bitmap::Bitmap;
 pub(crate) use bitmap::read_directory as read_bitmaps;
@@ -26,8 +31,10 @@ use crate::device::{check_range, read_only};
 use crate::generations::Generations;
 use crate::storage::{Storage, read_exact_at};
 use crate::{BlockDevice, Discard, Error, Extent, MapExtents, Result};
+use discard::Intent;
 use entry::Geometry;
 use read::L2Cache;
+use writer::Writer;
 
 /// What is wrong with an image, before its name is known.
 #[derive(Debug)]
@@ -84,6 +91,7 @@ pub struct Qcow2 {
     header: Header,
     geometry: Geometry,
     size: u64,
+    read_only: bool,
     storage: Arc<dyn Storage>,
     /// Where the guest's data is: the image itself, or its external data file.
     data: Arc<dyn Storage>,
@@ -98,8 +106,10 @@ pub struct Qcow2 {
 
 /// What maps the disk to the image.
 struct Tables {
-    /// The L1 table as it is in the image.
+    /// The L1 table.
     l1: Vec<u64>,
+    /// What is needed to change it; `None` when the image is open read-only.
+    writer: Option<Box<Writer>>,
 }
 
 /// What an image needs beside its own file.
@@ -130,7 +140,7 @@ impl Qcow2 {
     ) -> Result<Self, Problem> {
         header.refuse_unsupported()?;
         let geometry = Geometry::new(&header);
-        let (snapshots, _) = snapshot::read_table(&*storage, &header)?;
+        let (snapshots, snapshots_len) = snapshot::read_table(&*storage, &header)?;
         let (mut l1_offset, mut l1_size) = (header.raw.l1_table_offset.get(), header.raw.l1_size.get());
         let mut size = header.size;
         if let Some(wanted) = &parts.snapshot {
@@ -149,6 +159,18 @@ impl Qcow2 {
             (None, true) => return Err(Problem::Unsupported("the external data file was not given".into())),
             (_, false) => storage.clone(),
         };
+        let read_only = storage.is_read_only() || parts.snapshot.is_some();
+        let writer = match read_only {
+            true => None,
+            false => Some(Box::new(Writer::open(
+                storage.clone(),
+                data.clone(),
+                &header,
+                &l1,
+                &snapshots,
+                snapshots_len,
+            )?)),
+        };
         let kept = usize::try_from(DECOMPRESSED_BYTES >> header.cluster_bits).unwrap_or(1);
         Ok(Self {
             image: image.to_owned(),
@@ -160,8 +182,9 @@ impl Qcow2 {
             data,
             backing: parts.backing,
             snapshots,
-            tables: RwLock::new(Tables { l1 }),
+            tables: RwLock::new(Tables { l1, writer }),
             decompressed: Mutex::new(Generations::new(kept)),
+            read_only,
         })
     }
 
@@ -173,6 +196,10 @@ impl Qcow2 {
     /// The internal snapshots.
     pub fn snapshots(&self) -> &[Snapshot] {
         &self.snapshots
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(read_only()) } else { Ok(()) }
     }
 
     /// A problem that was met while reading, as the device trait tells it.
@@ -223,14 +250,20 @@ impl BlockDevice for Qcow2 {
         check_range(offset, buf.len() as u64, self.size, "a read")?;
         self.read_guest(offset, buf).map_err(|problem| self.io_error(problem))
     }
-    fn write_at(&self, _offset: u64, _buf: &[u8]) -> io::Result<()> {
-        Err(read_only())
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_writable()?;
+        check_range(offset, buf.len() as u64, self.size, "a write")?;
+        self.write_guest(offset, buf).map_err(|problem| self.io_error(problem))
     }
     fn flush(&self) -> io::Result<()> {
-        Ok(())
+        if self.read_only {
+            return Ok(());
+        }
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        self.commit(&mut tables).map_err(|problem| self.io_error(problem))
     }
     fn is_read_only(&self) -> bool {
-        true
+        self.read_only
     }
     fn logical_sector_size(&self) -> u32 {
         512
@@ -239,7 +272,30 @@ impl BlockDevice for Qcow2 {
         Some(self)
     }
     fn discard(&self) -> Option<&dyn Discard> {
-        None
+        Some(self)
+    }
+}
+
+impl Discard for Qcow2 {
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        check_range(offset, len, self.size, "a discard")?;
+        self.clear(offset, len, Intent::Discard).map_err(|problem| self.io_error(problem))
+    }
+
+    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        check_range(offset, len, self.size, "a write of zeros")?;
+        self.clear(offset, len, Intent::Zeroes).map_err(|problem| self.io_error(problem))
+    }
+}
+
+/// Whoever wants to know whether it worked calls `flush` before.
+impl Drop for Qcow2 {
+    fn drop(&mut self) {
+        if let Err(e) = self.flush() {
+            tracing::error!("{}: the last changes may be lost: {e}", self.image);
+        }
     }
 }
 

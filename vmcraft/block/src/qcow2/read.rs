@@ -50,8 +50,9 @@ impl L2Cache {
 /// Where a run of bytes of the disk comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
-    /// From this byte of the data file on.
-    Data(u64),
+    /// From byte `host` of the data file on. `in_place`: nothing else refers to it, so it may be
+    /// written there.
+    Data { host: u64, in_place: bool },
     /// Nowhere: it reads as zeros.
     Zero,
     /// The backing file, or zeros without one.
@@ -68,8 +69,12 @@ pub(super) struct Run {
 }
 
 impl Qcow2 {
-    /// Reads a slice of an L2 table that begins at `place` of the image, through the cache.
-    pub(super) fn l2_slice(&self, place: u64) -> Result<Slice, Problem> {
+    /// Reads a slice of an L2 table that begins at `place` of the image: as it has been changed, or
+    /// through the cache.
+    pub(super) fn l2_slice(&self, tables: &Tables, place: u64) -> Result<Slice, Problem> {
+        if let Some(slice) = tables.writer.as_ref().and_then(|writer| writer.dirty_l2.get(&place)) {
+            return Ok(slice.clone());
+        }
         if let Some(slice) = self.l2_cache.get(place) {
             return Ok(slice);
         }
@@ -99,7 +104,7 @@ impl Qcow2 {
             return Ok(Run { len: rest.min(max), source: Source::Backing });
         };
         let place = l1.table + geometry.slice_offset(guest);
-        let slice = self.l2_slice(place)?;
+        let slice = self.l2_slice(tables, place)?;
         let max = max.min(geometry.slice_span() - guest % geometry.slice_span());
         let mut run = Run { len: 0, source: Source::Zero };
         while run.len < max {
@@ -125,11 +130,32 @@ impl Qcow2 {
         Ok(run)
     }
 
+    /// What the cluster that begins at `cluster` of the disk is made of.
+    pub(super) fn mapping(&self, tables: &Tables, cluster: u64) -> Result<Mapping, Problem> {
+        let Some(l1) = self.l1_entry(tables, cluster)? else {
+            return Ok(Mapping::Plain(Plain::UNALLOCATED));
+        };
+        let place = l1.table + self.geometry.slice_offset(cluster);
+        let slice = self.l2_slice(tables, place)?;
+        let index = self.geometry.word_index(cluster);
+        Mapping::decode(slice.get(index..).unwrap_or_default(), &self.geometry, place + index as u64 * 8)
+    }
+
     /// Fills `buf` from byte `guest` of the disk. The range has been checked.
-    pub(super) fn read_guest(&self, mut guest: u64, mut buf: &mut [u8]) -> Result<(), Problem> {
+    pub(super) fn read_guest(&self, guest: u64, buf: &mut [u8]) -> Result<(), Problem> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        self.read_mapped(&tables, guest, buf)
+    }
+
+    /// Fills `buf` from byte `guest` of the disk, as `tables` map it.
+    pub(super) fn read_mapped(
+        &self,
+        tables: &Tables,
+        mut guest: u64,
+        mut buf: &mut [u8],
+    ) -> Result<(), Problem> {
         while !buf.is_empty() {
-            let run = self.map(&tables, guest, buf.len() as u64)?;
+            let run = self.map(tables, guest, buf.len() as u64)?;
             // No longer than the buffer.
             let len = usize::try_from(run.len).unwrap_or(buf.len());
             let (now, rest) = std::mem::take(&mut buf).split_at_mut(len);
@@ -143,7 +169,7 @@ impl Qcow2 {
     /// Fills `buf`, which is all of a run that begins at `guest`, or its beginning.
     pub(super) fn read_run(&self, guest: u64, source: Source, buf: &mut [u8]) -> Result<(), Problem> {
         match source {
-            Source::Data(host) => self.read_data(host, buf),
+            Source::Data { host, .. } => self.read_data(host, buf),
             Source::Zero => {
                 buf.fill(0);
                 Ok(())
@@ -231,7 +257,7 @@ impl Qcow2 {
         drop(tables);
         let extent = |len: u64, is_hole: bool| Extent { offset: guest, len, is_hole };
         match (run.source, &self.backing) {
-            (Source::Data(_) | Source::Compressed(_), _) => Ok(extent(run.len, false)),
+            (Source::Data { .. } | Source::Compressed(_), _) => Ok(extent(run.len, false)),
             (Source::Zero, _) | (Source::Backing, None) => Ok(extent(run.len, true)),
             (Source::Backing, Some(backing)) if guest >= backing.size() => Ok(extent(run.len, true)),
             (Source::Backing, Some(backing)) => {
@@ -256,7 +282,7 @@ fn run_in_cluster(plain: &Plain, geometry: &Geometry, offset: u64) -> Run {
     let kind = plain.unit(first);
     let end = (first + 1..geometry.units).find(|index| plain.unit(*index) != kind).unwrap_or(geometry.units);
     let source = match (kind, plain.host) {
-        (Unit::Allocated, Some(host)) => Source::Data(host + offset),
+        (Unit::Allocated, Some(host)) => Source::Data { host: host + offset, in_place: plain.copied },
         (Unit::Zero, _) => Source::Zero,
         _ => Source::Backing,
     };
@@ -266,7 +292,9 @@ fn run_in_cluster(plain: &Plain, geometry: &Geometry, offset: u64) -> Run {
 /// Whether `next` is more of what `run` is.
 fn continues(run: &Run, next: &Run) -> bool {
     match (run.source, next.source) {
-        (Source::Data(a), Source::Data(b)) => a.checked_add(run.len) == Some(b),
+        (Source::Data { host: a, in_place }, Source::Data { host: b, in_place: next }) => {
+            a.checked_add(run.len) == Some(b) && in_place == next
+        }
         (Source::Zero, Source::Zero) | (Source::Backing, Source::Backing) => true,
         _ => false,
     }

@@ -8,5 +8,6 @@ mod nbd_hostile;
 mod nbd_servers;
 mod open;
 mod qcow2_read;
+mod qcow2_write;
 mod raw;
 mod support;
