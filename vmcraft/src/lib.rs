@@ -14,8 +14,10 @@
 mod archive;
 pub mod call;
 mod calls;
+mod capabilities;
 mod content;
 mod copy_out;
+mod decompress;
 mod device;
 mod drive;
 mod driver;
@@ -32,6 +34,7 @@ mod links;
 mod listing;
 mod metrics;
 mod path;
+mod posix_regex;
 mod printable;
 #[cfg(test)]
 mod raw_tree;

@@ -32,3 +32,16 @@ pub(crate) fn acl_text(value: &[u8]) -> Option<String> {
     }
     Some(texts.join(","))
 }
+
+/// The list that a file without one has by its permissions, as the kernel's `getxattr` would return
+/// it.
+pub(crate) fn from_permissions(permissions: u32) -> Vec<u8> {
+    let mut value = 2_u32.to_le_bytes().to_vec();
+    for (tag, shift) in [(0x01_u16, 6), (0x04, 3), (0x20, 0)] {
+        value.extend(tag.to_le_bytes());
+        #[allow(clippy::cast_possible_truncation, reason = "three bits")]
+        value.extend([(permissions >> shift & 7) as u8, 0]);
+        value.extend(u32::MAX.to_le_bytes());
+    }
+    value
+}

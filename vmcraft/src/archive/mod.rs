@@ -1,6 +1,6 @@
 //! Writing trees as archives: GNU tar's, POSIX's and cpio's formats, and compression of any stream.
 
-mod acl;
+pub(crate) mod acl;
 mod compress;
 mod cpio;
 mod exclude;

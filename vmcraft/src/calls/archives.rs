@@ -6,7 +6,6 @@ use vmcraft_macros::api;
 use crate::archive::{Compression, CpioFormat, TarOptions, compress, cpio_out, tar_out};
 use crate::content::Content;
 use crate::value::FileOut;
-use crate::vfs::Node;
 use crate::{DeviceName, Error, Guest, GuestPath, Result};
 
 #[api(area = "archives")]
