@@ -5,6 +5,7 @@
 //! case live above the traits, once.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 mod driver;
 mod error;
 mod filesystem;

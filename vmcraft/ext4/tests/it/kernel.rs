@@ -68,6 +68,7 @@ pub(crate) fn assert_like_kernel(image: &Path, what: &str) -> Tree {
     let fs = tree::open(image).unwrap_or_else(|e| panic!("{what}: {e}"));
     let ours = tree::ours(&*fs).unwrap_or_else(|e| panic!("{what}: {e}"));
     tree::assert_same(&theirs, &ours, what);
+    vmcraft_fs::conformance::check(&*fs).unwrap_or_else(|e| panic!("{what}: {e}"));
 
     let k = rustix::fs::statvfs(mount.path()).expect("statvfs");
     let o = fs.statfs().unwrap_or_else(|e| panic!("{what}: {e}"));
