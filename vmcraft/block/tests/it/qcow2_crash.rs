@@ -1,0 +1,292 @@
+//! A crash at any write: clusters may be lost, but nothing is damaged, and what was flushed is there.
+//!
+//! The double under the image records every write and flush. A crash keeps all that was flushed; of
+//! what was written after the last flush it keeps some writes, drops others, and tears others, as a
+//! disk with a cache does.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use vmcraft_block::qcow2::{Header, Parts, Qcow2};
+use vmcraft_block::storage::Storage;
+use vmcraft_block::{BlockDevice, Extent};
+
+use crate::support::{Noise, mixed_disk, qemu_bytes, text, write_file};
+
+const SECTOR: usize = 512;
+
+#[derive(Clone)]
+enum Event {
+    Write(u64, Vec<u8>),
+    /// A hole, which is as good as zeros.
+    Hole(u64, u64),
+    Flush,
+}
+
+/// A file in memory that remembers how it became what it is.
+#[derive(Default)]
+struct Recorder {
+    state: Mutex<(Vec<u8>, Vec<Event>)>,
+}
+
+fn apply(bytes: &mut Vec<u8>, offset: u64, piece: &[u8]) {
+    let at = usize::try_from(offset).unwrap();
+    if bytes.len() < at + piece.len() {
+        bytes.resize(at + piece.len(), 0);
+    }
+    bytes[at..at + piece.len()].copy_from_slice(piece);
+}
+
+impl Recorder {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { state: Mutex::new((bytes, Vec::new())) }
+    }
+
+    fn position(&self) -> usize {
+        self.state.lock().unwrap().1.len()
+    }
+}
+
+impl Storage for Recorder {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.state.lock().unwrap().0.len() as u64)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let state = self.state.lock().unwrap();
+        let rest = usize::try_from(offset).ok().and_then(|at| state.0.get(at..)).unwrap_or_default();
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        apply(&mut state.0, offset, buf);
+        state.1.push(Event::Write(offset, buf.to_vec()));
+        Ok(())
+    }
+    fn resize(&self, _new_size: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        apply(&mut state.0, offset, &vec![0; usize::try_from(len).unwrap()]);
+        state.1.push(Event::Hole(offset, len));
+        Ok(())
+    }
+    fn extent_at(&self, offset: u64) -> io::Result<Extent> {
+        Ok(Extent { offset, len: self.size()? - offset, is_hole: false })
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.state.lock().unwrap().1.push(Event::Flush);
+        Ok(())
+    }
+    fn is_read_only(&self) -> bool {
+        false
+    }
+}
+
+/// The file after a crash when `events` had happened.
+fn crash(start: &[u8], events: &[Event], noise: &mut Noise) -> Vec<u8> {
+    let durable = events.iter().rposition(|event| matches!(event, Event::Flush)).map_or(0, |at| at + 1);
+    let mut bytes = start.to_vec();
+    for (index, event) in events.iter().enumerate() {
+        let fate = if index < durable { 0 } else { noise.below(4) };
+        let (offset, piece) = match event {
+            Event::Write(offset, piece) => (*offset, piece.clone()),
+            Event::Hole(offset, len) => (*offset, vec![0; usize::try_from(*len).unwrap()]),
+            Event::Flush => continue,
+        };
+        match fate {
+            0 | 1 => apply(&mut bytes, offset, &piece),
+            2 => {}
+            _ => {
+                // Some of the sectors, whole ones.
+                let mut at = 0;
+                while at < piece.len() {
+                    let place = usize::try_from(offset).unwrap() + at;
+                    let len = (SECTOR - place % SECTOR).min(piece.len() - at);
+                    if noise.below(2) == 0 {
+                        apply(&mut bytes, place as u64, &piece[at..at + len]);
+                    }
+                    at += len;
+                }
+            }
+        }
+    }
+    bytes
+}
+
+/// What each sector of the disk may hold, by when it was written.
+struct History {
+    /// For each sector, what it held at first and the contents it got, with the log's length when that
+    /// began.
+    sectors: Vec<Vec<(Option<usize>, [u8; SECTOR])>>,
+    /// The log's length at the end of each flush of the device.
+    flushes: Vec<usize>,
+}
+
+impl History {
+    fn new(disk: &[u8]) -> Self {
+        let sectors = disk.as_chunks::<SECTOR>().0.iter().map(|sector| vec![(None, *sector)]).collect();
+        Self { sectors, flushes: vec![0] }
+    }
+
+    fn record(&mut self, position: usize, sector: usize, bytes: &[u8]) {
+        for (index, content) in bytes.as_chunks::<SECTOR>().0.iter().enumerate() {
+            self.sectors[sector + index].push((Some(position), *content));
+        }
+    }
+
+    /// Fails unless every sector has the content it had at the last flush before the crash, or one that
+    /// it got since.
+    fn check(&self, disk: &[u8], crashed_at: usize, what: &str) {
+        let flushed = *self.flushes.iter().rfind(|position| **position <= crashed_at).unwrap();
+        for (sector, now) in disk.as_chunks::<SECTOR>().0.iter().enumerate() {
+            let all = &self.sectors[sector];
+            let last = all.iter().rposition(|(began, _)| began.is_none_or(|began| began < flushed));
+            let since = &all[last.unwrap_or(0)..];
+            let possible = since.iter().filter(|(began, _)| began.is_none_or(|began| began <= crashed_at));
+            assert!(
+                possible.into_iter().any(|(_, content)| content == now),
+                "{what}: sector {sector} has a content that it never had, or one that was flushed is gone"
+            );
+        }
+    }
+}
+
+fn open(bytes: Vec<u8>, backing: Option<&Path>) -> (Arc<Recorder>, Qcow2) {
+    let recorder = Arc::new(Recorder::new(bytes));
+    let header = Header::read("recorder", &*recorder).unwrap();
+    let backing = backing.map(|path| {
+        let file = std::fs::File::open(path).unwrap();
+        Arc::new(vmcraft_block::RawFile::new(file, true).unwrap()) as Arc<dyn BlockDevice>
+    });
+    let parts = Parts { backing, ..Parts::default() };
+    let device = Qcow2::open("recorder", recorder.clone(), header, parts).unwrap_or_else(|e| panic!("{e}"));
+    (recorder, device)
+}
+
+/// Runs a session on an image, then crashes it at many points of its log.
+fn crash_everywhere(path: &Path, backing: Option<&Path>, seed: u64, operations: usize, points: usize) {
+    let start = std::fs::read(path).unwrap();
+    let (recorder, device) = open(start.clone(), backing);
+    let mut history = History::new(&qemu_bytes(path));
+    let count = history.sectors.len() as u64;
+    let mut noise = Noise::new(seed);
+    for _ in 0..operations {
+        let most = 1 << noise.below(9);
+        let sector = noise.below(count);
+        let len = (noise.below(most) + 1).min(count - sector);
+        let (at, bytes) = (sector * SECTOR as u64, len * SECTOR as u64);
+        let position = recorder.position();
+        let before = usize::try_from(sector).unwrap();
+        match noise.below(8) {
+            0 => {
+                device.flush().unwrap();
+                history.flushes.push(recorder.position());
+            }
+            1 => {
+                device.discard().unwrap().write_zeroes(at, bytes).unwrap();
+                history.record(position, before, &vec![0; usize::try_from(bytes).unwrap()]);
+            }
+            2 => {
+                device.discard().unwrap().discard(at, bytes).unwrap();
+                let mut now = vec![0; usize::try_from(bytes).unwrap()];
+                device.read_at(at, &mut now).unwrap();
+                history.record(position, before, &now);
+            }
+            _ => {
+                let content = noise.bytes(usize::try_from(bytes).unwrap());
+                device.write_at(at, &content).unwrap();
+                history.record(position, before, &content);
+            }
+        }
+    }
+    drop(device);
+    let events = recorder.state.lock().unwrap().1.clone();
+    let crashed = path.with_extension("crashed");
+    let mut crashes: Vec<_> =
+        (1..points).map(|_| usize::try_from(noise.below(events.len() as u64)).unwrap()).collect();
+    crashes.push(events.len());
+    // The header is written seldom, and everything hangs on it.
+    for (index, event) in events.iter().enumerate() {
+        if matches!(event, Event::Write(..512, _)) {
+            crashes.extend([index + 1; 4]);
+        }
+    }
+    for crashed_at in crashes {
+        let what = format!("{}, seed {seed}, crash at event {crashed_at}", path.display());
+        let bytes = crash(&start, &events[..crashed_at], &mut noise);
+        std::fs::write(&crashed, &bytes).unwrap();
+        let output = testkit::run("qemu-img", ["check", "-f", "qcow2", text(&crashed)]);
+        // 3: there are leaks, and nothing else.
+        let is_sound = matches!(output.status.code(), Some(0 | 3));
+        assert!(is_sound, "{what}: {output:?}");
+        let (_, device) = open(bytes, backing);
+        let mut disk = vec![0; usize::try_from(device.size()).unwrap()];
+        device.read_at(0, &mut disk).unwrap();
+        history.check(&disk, crashed_at, &what);
+    }
+}
+
+fn create(path: &Path, arguments: &[&str]) {
+    let mut all = vec!["create", "-q", "-f", "qcow2"];
+    all.extend(arguments);
+    testkit::run_ok("qemu-img", all.into_iter().chain([text(path), "3M"]));
+}
+
+#[test]
+fn a_crash_at_any_write_damages_nothing() {
+    let dir = testkit::tempdir();
+    for (seed, creation) in [
+        "cluster_size=64k",
+        "cluster_size=4k,compat=0.10",
+        "cluster_size=512,refcount_bits=64",
+        "extended_l2=on,cluster_size=16k",
+        "refcount_bits=1,cluster_size=1k",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = dir.path().join("disk.qcow2");
+        create(&path, &["-o", creation]);
+        crash_everywhere(&path, None, seed as u64, 120, 25);
+    }
+}
+
+#[test]
+fn a_crash_damages_neither_snapshots_nor_what_is_copied() {
+    let dir = testkit::tempdir();
+    let base = write_file(dir.path(), "base.raw", &mixed_disk(5, 2 << 20));
+    let path = dir.path().join("top.qcow2");
+    create(&path, &["-b", "base.raw", "-F", "raw", "-o", "cluster_size=4k"]);
+    crash_everywhere(&path, Some(&base), 10, 100, 25);
+
+    let path = dir.path().join("compressed.qcow2");
+    testkit::run_ok(
+        "qemu-img",
+        ["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=8k", text(&base), text(&path)],
+    );
+    crash_everywhere(&path, None, 11, 100, 25);
+    testkit::run_ok("qemu-img", ["snapshot", "-c", "kept", text(&path)]);
+    crash_everywhere(&path, None, 12, 100, 25);
+}
+
+#[test] // The moment when the header leads to another table.
+fn a_crash_while_the_refcount_table_grows() {
+    let dir = testkit::tempdir();
+    let path = dir.path().join("disk.qcow2");
+    // Two clusters of refcounts stand for 512 KiB.
+    create(&path, &["-o", "cluster_size=512,refcount_bits=64"]);
+    let before = std::fs::read(&path).unwrap();
+    for seed in 0..4 {
+        std::fs::write(&path, &before).unwrap();
+        crash_everywhere(&path, None, 20 + seed, 200, 20);
+    }
+    let (recorder, device) = open(before.clone(), None);
+    device.write_at(0, &vec![1; 3 << 20]).unwrap();
+    drop(device);
+    let after = recorder.state.lock().unwrap().0.clone();
+    assert_ne!(before[48..60], after[48..60], "the table did not move");
+}
