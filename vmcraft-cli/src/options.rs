@@ -303,6 +303,10 @@ pub(crate) struct ShellOptions {
     )]
     pub(crate) remote: Option<String>,
 
+    /// Be the process that --listen leaves in the background
+    #[arg(long, hide = true)]
+    pub(crate) serve: bool,
+
     /// Taken for guestfish's sake: nothing is cached until the end
     #[arg(short, long, hide = true)]
     pub(crate) no_sync: bool,

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bstr::ByteSlice;
@@ -40,6 +41,14 @@ impl Output {
 
     fn target(&self) -> MutexGuard<'_, Target> {
         self.target.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Another descriptor of the same file.
+    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
+        match &*self.target() {
+            Target::Stdout(_) => io::stdout().as_fd().try_clone_to_owned(),
+            Target::File(file) => file.get_ref().as_fd().try_clone_to_owned(),
+        }
     }
 
     /// Whether a person reads it.

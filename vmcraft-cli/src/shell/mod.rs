@@ -10,6 +10,7 @@ mod print;
 mod progress;
 mod prompt;
 mod refused;
+mod remote;
 mod script;
 mod session;
 pub(crate) mod suggest;
@@ -36,6 +37,12 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if options.live {
         return Err(message("--live: not supported: it needs an agent inside a running guest"));
     }
+    if (options.listen || options.serve) && options.has_commands() {
+        return Err(message("--listen: takes no commands: send them with --remote"));
+    }
+    if options.listen && !options.serve {
+        return remote::listen(options.csh);
+    }
     let mut options = options.clone();
     adopt_old_syntax(&mut options);
     let mut guest = options.guest.guest()?;
@@ -45,6 +52,12 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     interrupt::install(guest.cancel_flag(), options.asks())
         .map_err(|e| message(format!("cannot take over ^C: {e}")))?;
     let mut session = Session::new(guest, &options);
+    if options.serve {
+        return remote::serve(session);
+    }
+    if let Some(pid) = &options.remote {
+        session.set_remote(remote::Client::new(pid)?);
+    }
     let result = execute(&mut session, &options);
     if result.is_ok() && options.asks() {
         interactive::run(session)?;
@@ -94,8 +107,8 @@ impl ShellOptions {
     }
 
     /// Whether a person is asked what to do.
-    fn asks(&self) -> bool {
-        !self.has_commands() && std::io::stdin().is_terminal()
+    pub(crate) fn asks(&self) -> bool {
+        !self.has_commands() && !self.serve && std::io::stdin().is_terminal()
     }
 }
 

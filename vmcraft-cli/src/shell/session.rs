@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::options::ShellOptions;
 use crate::output::{BINARY, Guarded, Output, is_binary};
 use crate::report;
 use crate::shell::progress::Meter;
+use crate::shell::remote::Client;
 use crate::shell::script::Script;
 use crate::shell::syntax::{self, Action, Command, Line};
 use crate::shell::{json, local, print, suggest, trace};
@@ -30,12 +31,18 @@ const MAX_INLINE_DEPTH: usize = 64;
 /// A running shell.
 pub(crate) struct Session {
     guest: Guest,
+    /// Where commands are sent instead of being run here.
+    remote: Option<Client>,
+    /// Whether `-` as input is the descriptor itself, not the process's buffer of it.
+    unbuffered_input: bool,
     pub(crate) options: ShellOptions,
     output: Output,
     /// What `setenv` and `unsetenv` changed: the environment of the programs that the shell starts.
     environment: BTreeMap<OsString, Option<OsString>>,
     pub(crate) wants_exit: bool,
     inline_depth: usize,
+    /// Whether the command that runs may fail.
+    tolerates_failure: bool,
     meter: Meter,
 }
 
@@ -44,11 +51,14 @@ impl Session {
     pub(crate) fn new(guest: Guest, options: &ShellOptions) -> Self {
         let mut session = Self {
             guest,
+            remote: None,
+            unbuffered_input: false,
             options: options.clone(),
             output: Output::stdout(),
             environment: BTreeMap::new(),
             wants_exit: false,
             inline_depth: 0,
+            tolerates_failure: false,
             meter: Meter::new(options.progress_bars, options.no_progress_bars),
         };
         session.connect();
@@ -58,10 +68,38 @@ impl Session {
     /// Gives the handle what `-` means, and what its calls report to.
     fn connect(&mut self) {
         self.guest.set_output(Box::new(Guarded(self.output.clone())));
-        self.guest.set_input(Box::new(io::stdin()));
+        self.guest.set_input(self.input());
         let meter = self.meter.clone();
         self.guest.set_progress(Some(Box::new(move |progress| meter.update(progress))));
         interrupt::follow(self.guest.cancel_flag());
+    }
+
+    fn input(&self) -> Box<dyn Read + Send> {
+        if self.unbuffered_input
+            && let Ok(descriptor) = io::stdin().as_fd().try_clone_to_owned()
+        {
+            return Box::new(File::from(descriptor));
+        }
+        Box::new(io::stdin())
+    }
+
+    /// Sends commands to a server from now on.
+    pub(crate) fn set_remote(&mut self, remote: Client) {
+        self.remote = Some(remote);
+    }
+
+    /// Uses what the standard descriptors are now: those of another client.
+    pub(crate) fn attach_to_descriptors(&mut self) {
+        self.output = Output::stdout();
+        self.unbuffered_input = true;
+        self.connect();
+    }
+
+    /// Says what the library noticed.
+    pub(crate) fn report_warnings(&mut self) {
+        for warning in self.guest.take_warnings() {
+            report::warning(&warning);
+        }
     }
 
     /// The handle.
@@ -116,7 +154,10 @@ impl Session {
     pub(crate) fn run_line(&mut self, line: &[u8], script: &mut Script) -> Result<()> {
         let _running = interrupt::running();
         let (result, tolerate_failure) = match syntax::parse(line) {
-            Ok(Line { tolerate_failure, action }) => (self.run_action(action, script), tolerate_failure),
+            Ok(Line { tolerate_failure, action }) => {
+                self.tolerates_failure = tolerate_failure || self.options.asks();
+                (self.run_action(action, script), tolerate_failure)
+            }
             Err(error) => (Err(message(error.to_string())), false),
         };
         self.settle(result, tolerate_failure, script)
@@ -136,6 +177,7 @@ impl Session {
             }
             let (command, tolerate_failure) =
                 syntax::from_words(words).ok_or_else(|| message("empty command on the command line"))?;
+            self.tolerates_failure = tolerate_failure;
             let _running = interrupt::running();
             let result = self.run_command(command, &mut stdin);
             self.settle_at(result, tolerate_failure, None)?;
@@ -159,9 +201,7 @@ impl Session {
         let result = result.and_then(|()| self.flush());
         // A program of the host that ^C ended is no reason to go on with the script.
         let result = if interrupt::pending() { Err(Error::Interrupted) } else { result };
-        for warning in self.guest.take_warnings() {
-            report::warning(&warning);
-        }
+        self.report_warnings();
         let Err(error) = result else { return Ok(()) };
         match error {
             Error::BrokenPipe => return Err(error),
@@ -200,11 +240,28 @@ impl Session {
     /// Runs a command, be it the shell's own or a call.
     pub(crate) fn dispatch(&mut self, name: &BStr, words: Vec<BString>, script: &mut Script) -> Result<()> {
         let normal = syntax::normal_name(name);
+        if self.remote.is_some() {
+            return self.dispatch_remote(&normal, words, script);
+        }
         if let Some(command) = local::find(&normal) {
             return (command.run)(self, &words, script);
         }
         let Some(call) = Call::find(&normal) else { return Err(message(suggest::unknown(&normal))) };
         self.call(call, words, script)
+    }
+
+    /// Has the server run a command.
+    fn dispatch_remote(&mut self, name: &str, mut words: Vec<BString>, script: &mut Script) -> Result<()> {
+        let _here_documents = match Call::find(name) {
+            Some(call) => here_documents(call, &mut words, script)?,
+            None => Vec::new(),
+        };
+        self.flush()?;
+        let Some(remote) = &self.remote else { return Ok(()) };
+        let goes_on =
+            remote.run(name.into(), words, self.tolerates_failure, self.options.json, &self.output)?;
+        self.wants_exit |= !goes_on;
+        Ok(())
     }
 
     /// Makes a call and prints its result.
