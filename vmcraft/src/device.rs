@@ -17,6 +17,13 @@ pub(crate) struct Disk {
     pub(crate) label: Option<String>,
 }
 
+impl Disk {
+    /// Its partitions; none if it has no table, or one that cannot be used.
+    pub(crate) fn partitions(&self) -> &[Partition] {
+        self.table.as_ref().ok().and_then(Option::as_ref).map_or(&[], |table| &table.partitions)
+    }
+}
+
 /// A device that a name led to.
 pub(crate) struct Found<'a> {
     /// Its canonical name, `/dev/sda1`.
@@ -28,14 +35,18 @@ pub(crate) struct Found<'a> {
     pub(crate) partition: Option<&'a Partition>,
 }
 
+/// The canonical name of a disk, `/dev/sda`.
+pub(crate) fn disk_name(index: usize) -> String {
+    format!("/dev/sd{}", disk_letters(index))
+}
+
 /// `a` … `z`, `aa` … for disk 0, 25, 26 …
 pub(crate) fn disk_letters(index: usize) -> String {
     let mut letters = Vec::new();
     let mut rest = index + 1;
     while rest > 0 {
         rest -= 1;
-        // Below 26, so it fits.
-        letters.push(b'a' + (rest % 26) as u8);
+        letters.push(b"abcdefghijklmnopqrstuvwxyz"[rest % 26]);
         rest /= 26;
     }
     letters.reverse();
@@ -70,7 +81,7 @@ pub(crate) fn find<'a>(disks: &'a [Disk], name: &DeviceName) -> Result<Found<'a>
         None => parse_disk_name(text).ok_or_else(missing)?,
     };
     let disk = disks.get(index).ok_or_else(missing)?;
-    let whole = format!("/dev/sd{}", disk_letters(index));
+    let whole = disk_name(index);
     let Some(number) = number else {
         return Ok(Found { name: whole, index, disk, partition: None });
     };

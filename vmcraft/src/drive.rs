@@ -1,9 +1,11 @@
 //! The disks that a handle was given.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmcraft_block::image::{Format, Gate};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents};
 
 /// How a disk is added.
 #[derive(Clone, Default)]
@@ -14,8 +16,10 @@ pub struct DriveOptions {
     pub allow_in_use: bool,
     /// A name of its own, under `/dev/disk/guestfs/`.
     pub label: Option<String>,
-    /// What libguestfs calls `iface`, kept for scripts and without effect.
-    pub interface: Option<String>,
+    /// The size of the sectors that the guest addresses, in bytes; `None` takes the image's, which
+    /// is 512 wherever the image does not tell. An image of a 4Kn disk needs 4096 if the disk has an
+    /// MBR.
+    pub sector_size: Option<u32>,
 }
 
 /// A disk that was added.
@@ -23,7 +27,17 @@ pub struct DriveOptions {
 pub(crate) struct Drive {
     /// A path or URI, as the user gave it.
     pub(crate) name: String,
+    pub(crate) content: Content,
     pub(crate) options: DriveOptions,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// In the image that the drive is named by.
+    Image,
+    /// Nowhere: so many zeros.
+    Zeros(u64),
 }
 
 /// Lets an image open files in its own directory, in these, and below them.
@@ -48,4 +62,84 @@ pub(crate) fn directory_gate(allowed: Vec<PathBuf>) -> Arc<Gate> {
             reference.resolved.parent().unwrap_or(Path::new("/")).display(),
         ))
     })
+}
+
+/// A disk of zeros.
+pub(crate) struct ZeroDevice(pub(crate) u64);
+
+/// The end of what is asked for, if it lies within `size` bytes.
+fn check_range(offset: u64, len: u64, size: u64) -> io::Result<()> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+impl BlockDevice for ZeroDevice {
+    fn size(&self) -> u64 {
+        self.0
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        check_range(offset, buf.len() as u64, self.0)?;
+        buf.fill(0);
+        Ok(())
+    }
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn is_read_only(&self) -> bool {
+        true
+    }
+    fn logical_sector_size(&self) -> u32 {
+        512
+    }
+    fn extents(&self) -> Option<&dyn MapExtents> {
+        Some(self)
+    }
+    fn discard(&self) -> Option<&dyn Discard> {
+        None
+    }
+}
+
+impl MapExtents for ZeroDevice {
+    fn extent_at(&self, offset: u64) -> io::Result<Extent> {
+        let len = self.0.checked_sub(offset).filter(|len| *len > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Extent { offset, len, is_hole: true })
+    }
+}
+
+/// A disk whose sector size is said to be another.
+pub(crate) struct WithSectorSize {
+    pub(crate) inner: Arc<dyn BlockDevice>,
+    pub(crate) sector_size: u32,
+}
+
+impl BlockDevice for WithSectorSize {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, buf)
+    }
+    fn flush(&self) -> io::Result<()> {
+        self.inner.flush()
+    }
+    fn is_read_only(&self) -> bool {
+        self.inner.is_read_only()
+    }
+    fn logical_sector_size(&self) -> u32 {
+        self.sector_size
+    }
+    fn extents(&self) -> Option<&dyn MapExtents> {
+        self.inner.extents()
+    }
+    fn discard(&self) -> Option<&dyn Discard> {
+        self.inner.discard()
+    }
 }

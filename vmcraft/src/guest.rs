@@ -1,22 +1,23 @@
 //! The handle: disks, devices, mounts, and what the calls share.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use vmcraft_block::image::{self, Gate, OpenOptions};
-use vmcraft_block::{BlockDevice, Slice};
+use vmcraft_block::{BlockDevice, Counters, Slice};
 use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
-use vmcraft_volume::partition::PartitionTable;
+use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
 use crate::device::{self, Disk, Found};
-use crate::drive::{Drive, directory_gate};
+use crate::drive::{Content, Drive, DriveOptions, WithSectorSize, ZeroDevice, directory_gate};
 use crate::driver;
 use crate::host::{Host, Progress};
 use crate::inspect::Inspection;
+use crate::settings::Settings;
 use crate::vfs::{LastLink, Node, Vfs};
 use crate::{DeviceName, Error, GuestPath, Metrics, Result};
 
@@ -36,6 +37,9 @@ pub struct Guest {
     pub(crate) vfs: Vfs,
     pub(crate) host: Host,
     pub(crate) metrics: Metrics,
+    /// What the images count of their reads.
+    counters: Vec<Arc<Counters>>,
+    pub(crate) settings: Settings,
     pub(crate) warnings: Vec<String>,
     /// What inspection found, once it has looked.
     pub(crate) inspection: Option<Inspection>,
@@ -58,6 +62,8 @@ impl Guest {
             vfs: Vfs::default(),
             host: Host::default(),
             metrics: Metrics::default(),
+            counters: Vec::new(),
+            settings: Settings::default(),
             warnings: Vec::new(),
             inspection: None,
             gate: directory_gate(Vec::new()),
@@ -123,24 +129,28 @@ impl Guest {
             ));
         }
         let started = Instant::now();
-        let mut images = Vec::new();
+        let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+        let mut counters = Vec::new();
         for drive in &self.drives {
-            let options = OpenOptions {
-                format: drive.options.format.clone(),
-                read_only: true,
-                allow_in_use: drive.options.allow_in_use,
-                gate: self.gate.clone(),
-                cache_bytes: CACHE_BYTES,
-                ..OpenOptions::default()
-            };
-            images.push(image::open(&drive.name, &options)?);
+            devices.push(match drive.content {
+                Content::Zeros(size) => Arc::new(ZeroDevice(size)),
+                Content::Image => {
+                    let image = image::open(&drive.name, &self.open_options(&drive.options))?;
+                    self.warnings.extend(image.warnings);
+                    counters.push(image.counters);
+                    image.device
+                }
+            });
         }
         self.metrics.open = started.elapsed();
+        self.counters = counters;
         let started = Instant::now();
         let mut disks = Vec::new();
-        for (drive, image) in self.drives.iter().zip(images) {
-            self.warnings.extend(image.warnings);
-            let table = PartitionTable::read(&image.device);
+        for (drive, mut device) in self.drives.iter().zip(devices) {
+            if let Some(sector_size) = drive.options.sector_size {
+                device = Arc::new(WithSectorSize { inner: device, sector_size });
+            }
+            let table = PartitionTable::read(&device);
             match &table {
                 Ok(Some(table)) => {
                     self.warnings
@@ -149,11 +159,44 @@ impl Guest {
                 Ok(None) => {}
                 Err(e) => self.warnings.push(format!("{}: {e}", drive.name)),
             }
-            disks.push(Disk { device: image.device, table, label: drive.options.label.clone() });
+            disks.push(Disk { device, table, label: drive.options.label.clone() });
         }
         self.disks = Some(disks);
         self.metrics.scan = started.elapsed();
         Ok(())
+    }
+
+    /// How a drive's image is opened.
+    pub(crate) fn open_options(&self, drive: &DriveOptions) -> OpenOptions {
+        OpenOptions {
+            format: drive.format.clone(),
+            read_only: true,
+            allow_in_use: drive.allow_in_use,
+            gate: self.gate.clone(),
+            cache_bytes: CACHE_BYTES,
+            ..OpenOptions::default()
+        }
+    }
+
+    /// Goes back to how the handle was before drives were added. Settings stay.
+    pub(crate) fn shut_down(&mut self) {
+        self.vfs = Vfs::default();
+        self.inspection = None;
+        self.filesystems.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        self.disks = None;
+        self.drives.clear();
+    }
+
+    /// Where the time went so far, and how much was read.
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = self.metrics.clone();
+        for counts in self.counters.iter().map(|counters| counters.get()) {
+            metrics.read_requests += counts.device_requests;
+            metrics.bytes_read += counts.device_bytes;
+            metrics.requests += counts.requests;
+            metrics.bytes_requested += counts.bytes;
+        }
+        metrics
     }
 
     /// The disks, or an error that says to launch first.
@@ -171,15 +214,40 @@ impl Guest {
     /// The device with this name, open. Its canonical name comes with it.
     pub(crate) fn open_device(&self, name: &DeviceName) -> Result<(String, Arc<dyn BlockDevice>)> {
         let found = self.find_device(name)?;
-        let disk = found.disk.device.clone();
-        let device: Arc<dyn BlockDevice> = match found.partition {
-            None => disk,
-            Some(partition) => Arc::new(
-                Slice::new(disk, partition.start_bytes, partition.len_bytes)
-                    .map_err(|source| Error::Device { device: found.name.clone(), source })?,
-            ),
-        };
+        let device = self.open_found(&found)?;
         Ok((found.name, device))
+    }
+
+    /// The device that a name led to, open.
+    pub(crate) fn open_found(&self, found: &Found<'_>) -> Result<Arc<dyn BlockDevice>> {
+        let disk = found.disk.device.clone();
+        let Some(partition) = found.partition else { return Ok(disk) };
+        let image = self.drives.get(found.index).map_or("", |drive| drive.name.as_str());
+        if partition.end_bytes() > disk.size() {
+            return Err(Error::Device {
+                device: found.name.clone(),
+                source: io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!(
+                        "partition {} of {image} has bytes {:#x} to {:#x}, and the disk ends at byte {:#x}: \
+                         the image was cut off, or the partition table is wrong",
+                        partition.number,
+                        partition.start_bytes,
+                        partition.end_bytes(),
+                        disk.size()
+                    ),
+                ),
+            });
+        }
+        // As in the kernel, an extended partition is its first record and no more: what is behind
+        // that belongs to the logical ones.
+        let len = match partition.role {
+            PartitionRole::Extended => partition.len_bytes.min(1024),
+            PartitionRole::Primary | PartitionRole::Logical => partition.len_bytes,
+        };
+        let slice = Slice::new(disk, partition.start_bytes, len)
+            .map_err(|source| Error::Device { device: found.name.clone(), source })?;
+        Ok(Arc::new(slice))
     }
 
     /// The file system on a device, opened once. Its canonical name comes with it.

@@ -20,10 +20,12 @@ mod copy_out;
 mod decompress;
 mod device;
 mod drive;
+mod drive_uri;
 mod driver;
 mod error;
 mod file_device;
 mod glob;
+mod groups;
 mod guest;
 mod hexdump;
 mod host;
@@ -33,11 +35,13 @@ mod lines;
 mod links;
 mod listing;
 mod metrics;
+mod partition_types;
 mod path;
 mod posix_regex;
 mod printable;
 #[cfg(test)]
 mod raw_tree;
+mod settings;
 #[cfg(test)]
 mod testing;
 pub mod value;

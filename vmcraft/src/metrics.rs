@@ -17,4 +17,9 @@ pub struct Metrics {
     pub bytes_read: u64,
     /// Requests that read them.
     pub read_requests: u64,
+    /// Bytes that were asked of the disks. What is in memory already is not read again, and
+    /// read-ahead reads what nobody asked for.
+    pub bytes_requested: u64,
+    /// Requests that asked for them.
+    pub requests: u64,
 }

@@ -53,7 +53,7 @@ fn invalid<T>(what: impl Into<String>) -> Result<T> {
 }
 
 /// Whether a disk's name is a URI rather than a path: a scheme, `://` and more.
-pub(crate) fn is_uri(name: &str) -> bool {
+pub fn is_uri(name: &str) -> bool {
     name.split_once("://").is_some_and(|(scheme, _)| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))

@@ -6,23 +6,29 @@ mod devices;
 mod directories;
 mod drives;
 mod files;
+mod handle;
 mod inspection;
 mod metadata;
 mod mounts;
 mod partitions;
 mod settings;
+mod signatures;
 mod text;
 mod transfer;
+mod volumes;
 mod xattrs;
 
 use crate::call::Call;
 
 /// All calls, in the order of the manual.
 pub(crate) const AREAS: &[&[Call]] = &[
+    handle::CALLS,
     drives::CALLS,
     settings::CALLS,
     devices::CALLS,
     partitions::CALLS,
+    volumes::CALLS,
+    signatures::CALLS,
     mounts::CALLS,
     directories::CALLS,
     metadata::CALLS,

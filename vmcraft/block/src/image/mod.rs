@@ -6,6 +6,7 @@ mod probe;
 mod reference;
 mod remote;
 
+pub use crate::uri::is_uri;
 pub use info::{BitmapInfo, EncryptInfo, FormatSpecific, ImageInfo, Info, Qcow2Info, SnapshotInfo, info};
 
 use std::fmt;
