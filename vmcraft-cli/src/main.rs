@@ -13,6 +13,7 @@ mod options;
 mod output;
 mod report;
 mod shell;
+mod tools;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -74,6 +75,9 @@ fn main() -> ExitCode {
 
 /// Runs the program under the name that it was called by.
 fn run(called: &OsStr, arguments: &[OsString]) -> Result<ExitCode> {
+    if let Some(tool) = tools::find(called) {
+        return tools::main(tool, arguments);
+    }
     let is_guestfish = called == "guestfish";
     if is_guestfish {
         report::set_program(Program { name: "guestfish", speaker: "libguestfs" });

@@ -103,7 +103,7 @@ pub(crate) struct MountOption {
 }
 
 /// Reads `DEV[:DIR[:OPTIONS[:TYPE]]]`.
-fn parse_mount(text: &str) -> Result<MountOption, String> {
+pub(crate) fn parse_mount(text: &str) -> Result<MountOption, String> {
     const SUBVOLUME: &str = "btrfsvol:";
     let skip = if text.starts_with(SUBVOLUME) { SUBVOLUME.len() } else { 0 };
     let mut parts = text[skip..].splitn(4, ':');
