@@ -215,6 +215,15 @@ impl<'a> Node<'a> {
     }
 }
 
+/// Decodes a node and asks for blocks all over it, for [`crate::fuzz`].
+pub(crate) fn probe_node(bytes: &[u8], sb: &Superblock) {
+    let place = Place { inode: 12, block: Some(1), offset: 0 };
+    let Ok(node) = Node::decode(bytes, place, None, (0, u64::from(u32::MAX))) else { return };
+    for block in [0, 1, 2, 1000, 0x7fff_ffff, 0xffff_fffe] {
+        let _ = if node.depth > 0 { node.child(block).map(|_| ()) } else { node.run(block, sb).map(|_| ()) };
+    }
+}
+
 /// Verifies the checksum at the end of a node that fills a block.
 fn verify(bytes: &[u8], inode: &Inode, sb: &Superblock, place: Place) -> Result<()> {
     if !sb.metadata_csum() {

@@ -204,6 +204,15 @@ fn decode_root(bytes: &[u8], place: Place, sb: &Superblock) -> Result<(Hasher, u
     Ok((Hasher { algorithm, unsigned, seed: sb.hash_seed }, info.indirect_levels.into()))
 }
 
+/// Decodes a root and searches it, for [`crate::fuzz`].
+pub(crate) fn probe_root(bytes: &[u8], sb: &Superblock) {
+    let place = Place { inode: 12, logical: 0, offset: 0 };
+    if let Ok((hasher, _)) = decode_root(bytes, place, sb) {
+        let block = Block::new(bytes.into());
+        let _ = Frame::search(block, place, ROOT_ENTRIES, sb, hasher.hash(b"name")).map(|f| f.child());
+    }
+}
+
 /// Loads the nodes below the last of `frames` until there are `levels` below the root.
 fn descend(
     frames: &mut Vec<Frame>,

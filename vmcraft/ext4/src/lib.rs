@@ -13,6 +13,8 @@ mod dirhash;
 mod extent;
 mod features;
 mod filesystem;
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod htree;
 mod inline;

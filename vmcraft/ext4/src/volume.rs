@@ -73,7 +73,7 @@ impl Role {
 }
 
 impl Block {
-    fn new(bytes: Box<[u8]>) -> Arc<Self> {
+    pub(crate) fn new(bytes: Box<[u8]>) -> Arc<Self> {
         Arc::new(Self { bytes, verified: AtomicU64::new(0) })
     }
 

@@ -148,6 +148,18 @@ impl<'a> Area<'a> {
     }
 }
 
+/// Decodes a block's attributes, for [`crate::fuzz`].
+pub(crate) fn probe_block(bytes: &[u8]) {
+    let area = Area { bytes, first: size_of::<RawHeader>(), values_from: 0, offset: 0, inode: 12 };
+    if let Ok(all) = area.attributes() {
+        for attribute in all {
+            if let Value::Here(range) = attribute.value {
+                let _ = bytes[range].len();
+            }
+        }
+    }
+}
+
 /// The attributes in an inode, if there are any: the bytes behind its fields.
 fn area_in_inode<'a>(bytes: &'a [u8], inode: &Inode, offset: u64) -> Option<Area<'a>> {
     let start = BASE_SIZE + usize::from(inode.extra_size);

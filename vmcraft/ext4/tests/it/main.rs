@@ -1,7 +1,11 @@
 //! The driver against the kernel's own, and against images made to break it.
 
+mod blocks;
 mod corpus;
 mod features;
+mod hostile;
 mod journal;
 mod kernel;
+mod refused;
+mod sample;
 mod tree;

@@ -1,0 +1,238 @@
+//! Volumes that no one made by accident.
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use vmcraft_block::{BlockDevice, Discard, MapExtents, MemoryDevice};
+use vmcraft_ext4::fuzz;
+use vmcraft_fs::{Error, OpenOptions};
+
+use crate::corpus::probe_all;
+use crate::features::mke2fs;
+use crate::sample::{self, debugfs, inode_of, name};
+use crate::tree;
+
+/// A device that fails after so many reads: what reads more would never end.
+struct Patient {
+    inner: MemoryDevice,
+    left: AtomicU64,
+}
+
+impl BlockDevice for Patient {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |l| l.checked_sub(1)).is_err() {
+            return Err(io::Error::other("out of patience"));
+        }
+        self.inner.read_at(offset, buf)
+    }
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        panic!("a driver that only reads wrote")
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn is_read_only(&self) -> bool {
+        true
+    }
+    fn logical_sector_size(&self) -> u32 {
+        512
+    }
+    fn extents(&self) -> Option<&dyn MapExtents> {
+        None
+    }
+    fn discard(&self) -> Option<&dyn Discard> {
+        None
+    }
+}
+
+/// Asks everything of a volume; it may fail, but only so late.
+fn probe(bytes: Vec<u8>) {
+    let device = Arc::new(Patient { inner: MemoryDevice::read_only(bytes), left: AtomicU64::new(300_000) });
+    if let Ok(fs) = (vmcraft_ext4::DRIVER.open)(device.clone(), OpenOptions::default()) {
+        probe_all(&*fs);
+    }
+    assert!(device.left.load(Ordering::Relaxed) > 0, "it reads without end");
+}
+
+#[test] // Some bits of a good volume are turned over.
+fn bit_flips() {
+    for options in
+        ["-t ext4 -b 1024 -O ^metadata_csum,inline_data", "-t ext4 -b 1024 -I 256", "-t ext3 -b 1024"]
+    {
+        let dir = testkit::tempdir();
+        let image = sample::image(dir.path(), 4, options);
+        let good = std::fs::read(&image).expect("an image");
+        // Where there is something to turn over.
+        let used: Vec<usize> = good
+            .chunks(128)
+            .enumerate()
+            .filter(|(_, c)| c.iter().any(|b| *b != 0) && !c.iter().all(|b| *b == b'z'))
+            .map(|(n, _)| n * 128)
+            .collect();
+        let flips = prop::collection::vec((any::<prop::sample::Index>(), 0..128usize, 0..8u32), 1..20);
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(flips in flips)| {
+            let mut bytes = good.clone();
+            for (chunk, at, bit) in flips {
+                bytes[used[chunk.index(used.len())] + at] ^= 1 << bit;
+            }
+            probe(bytes);
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test] // Bytes of any kind: mostly small numbers, as formats have them.
+    fn decoders_do_not_panic(
+        bytes in prop::collection::vec(prop_oneof![3 => Just(0u8), 3 => 0..16u8, 1 => any::<u8>()], 0..4096),
+        magic in 0..6usize,
+    ) {
+        let mut bytes = bytes;
+        let start: &[u8] = [
+            &b""[..],
+            &[0x0a, 0xf3, 3, 0, 4, 0, 0, 0],
+            &[0x0a, 0xf3, 3, 0, 40, 0, 1, 0],
+            &[0, 0, 2, 0xea],
+            &[0xc0, 0x3b, 0x39, 0x98, 0, 0, 0, 4],
+            &[1, 0, 0, 0],
+        ][magic];
+        for (byte, given) in bytes.iter_mut().zip(start) {
+            *byte = *given;
+        }
+        fuzz::superblock(&bytes);
+        fuzz::group_descriptor(&bytes);
+        fuzz::inode(&bytes);
+        fuzz::extent_node(&bytes);
+        fuzz::directory(&bytes);
+        fuzz::htree_root(&bytes);
+        fuzz::xattr_block(&bytes);
+        fuzz::posix_acl(&bytes);
+        fuzz::journal(&bytes);
+        fuzz::volume(&bytes);
+    }
+}
+
+/// Fills a block with one number.
+fn fill(image: &Path, block: u64, number: u32) {
+    let file = File::options().write(true).open(image).expect("an image");
+    file.write_all_at(&number.to_le_bytes().repeat(256), block * 1024).expect("a block");
+}
+
+/// Lets all pointers of a file lead to one block again and again, through three levels.
+fn loop_blocks(image: &Path, path: &str, data: u32, size: u64) {
+    let (single, double, triple) = (3000, 3001, 3002);
+    fill(image, single, data);
+    fill(image, double, 3000);
+    fill(image, triple, 3001);
+    for (field, value) in [("IND", single), ("DIND", double), ("TIND", triple)] {
+        debugfs(image, &format!("sif {path} block[{field}] {value}"));
+    }
+    debugfs(image, &format!("sif {path} size {size}"));
+}
+
+#[test]
+fn directory_whose_blocks_are_one_block() {
+    let dir = testkit::tempdir();
+    let image = mke2fs(dir.path(), 4, "-t ext2 -b 1024");
+    debugfs(&image, "mkdir loop");
+    let block = debugfs(&image, "blocks /loop").trim().parse().expect("a block");
+    loop_blocks(&image, "/loop", block, 0x4000_0000);
+    let fs = tree::open(&image).expect("a volume");
+    let inode = fs.lookup(fs.root(), "loop".into()).expect("the directory");
+    let mut entries = 0u64;
+    let result = fs.read_dir(inode, 0, &mut |_| {
+        entries += 1;
+        ControlFlow::Continue(())
+    });
+    let Err(Error::Corrupt { what, .. }) = result else { panic!("{result:?}") };
+    assert!(what.contains("more blocks than the volume has"), "{what}");
+    assert!(matches!(fs.lookup(inode, "nothing".into()), Err(Error::Corrupt { .. })));
+}
+
+#[test] // A file may claim any size: what is asked for is answered, and holes take no time.
+fn file_of_claimed_size() {
+    let dir = testkit::tempdir();
+    let image = mke2fs(dir.path(), 4, "-t ext2 -b 1024");
+    let content = dir.path().join("content");
+    std::fs::write(&content, "data").expect("a file");
+    debugfs(&image, &format!("write {} file", name(&content)));
+    let block = debugfs(&image, "blocks /file").trim().parse().expect("a block");
+    loop_blocks(&image, "/file", block, 17_000_000_000);
+    let fs = tree::open(&image).expect("a volume");
+    let inode = fs.lookup(fs.root(), "file".into()).expect("the file");
+    let mut buf = vec![0; 3000];
+    assert_eq!(fs.read(inode, 16_000_000_000, &mut buf).expect("data"), 3000);
+    assert!(buf.windows(4).any(|w| w == b"data"));
+    // The run of data is as long as one answer may look.
+    let (start, end) = fs.next_data(inode, 13 * 1024).expect("data").expect("data");
+    assert!(start == 13 * 1024 && end > start);
+
+    fill(&image, 3000, 0);
+    let fs = tree::open(&image).expect("a volume");
+    assert_eq!(fs.next_data(inode, 13 * 1024).expect("holes"), None);
+
+    debugfs(&image, "sif /file size 0x7fffffffffffffff");
+    let fs = tree::open(&image).expect("a volume");
+    assert_eq!(fs.metadata(inode).expect("metadata").size_bytes, i64::MAX as u64);
+    assert!(matches!(fs.read(inode, 1 << 60, &mut buf), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn htree_that_leads_back_to_itself() {
+    let dir = testkit::tempdir();
+    let image = sample::image(dir.path(), 8, "-t ext4 -b 1024 -O ^metadata_csum");
+    let blocks: Vec<u64> =
+        debugfs(&image, "blocks /many").split_whitespace().map(|b| b.parse().expect("a block")).collect();
+    let many = inode_of(&image, "/many");
+    let file = File::options().read(true).write(true).open(&image).expect("an image");
+    let root = blocks[0] * 1024;
+    let find = |name: &str| {
+        let fs = tree::open(&image).expect("a volume");
+        fs.lookup(vmcraft_fs::InodeNumber(many), name.into())
+    };
+    // One more level: leaves are taken for nodes.
+    file.write_all_at(&[1], root + 30).expect("a byte");
+    assert!(matches!(find("x"), Err(Error::Corrupt { .. })), "{:?}", find("x"));
+    file.write_all_at(&[0], root + 30).expect("a byte");
+    // Every leaf is the first one, and every hash goes on in the next.
+    let mut count = [0; 2];
+    file.read_exact_at(&mut count, root + 34).expect("the count");
+    file.write_all_at(&1u32.to_le_bytes(), root + 36).expect("an entry");
+    for entry in 1..u64::from(u16::from_le_bytes(count)) {
+        file.write_all_at(&0xffff_fffeu32.to_le_bytes(), root + 32 + entry * 8).expect("an entry");
+        file.write_all_at(&1u32.to_le_bytes(), root + 36 + entry * 8).expect("an entry");
+    }
+    assert!(matches!(find("x"), Err(Error::NotFound)), "{:?}", find("x"));
+    // The root as a leaf of its own.
+    file.write_all_at(&0u32.to_le_bytes(), root + 36).expect("an entry");
+    assert!(matches!(find("x"), Err(Error::NotFound)), "{:?}", find("x"));
+}
+
+#[test] // A device that fails is not taken for a damaged volume.
+fn failing_device() {
+    let dir = testkit::tempdir();
+    let image = sample::image(dir.path(), 4, "-t ext4 -b 1024");
+    let bytes = std::fs::read(&image).expect("an image");
+    for reads in 0..40 {
+        let inner = MemoryDevice::read_only(bytes.clone());
+        let device = Arc::new(Patient { inner, left: AtomicU64::new(reads) });
+        let outcome =
+            (vmcraft_ext4::DRIVER.open)(device, OpenOptions::default()).and_then(|fs| tree::ours(&*fs));
+        match outcome {
+            Err(Error::Io(e)) => assert_eq!(e.to_string(), "out of patience"),
+            Err(other) => panic!("after {reads} reads: {other}"),
+            Ok(_) => panic!("{reads} reads are too few"),
+        }
+    }
+}
