@@ -171,20 +171,20 @@ pub struct Header {
 }
 
 /// Header extension types.
-mod extension {
-    pub(super) const END: u32 = 0;
-    pub(super) const BACKING_FORMAT: u32 = 0xe279_2aca;
-    pub(super) const FEATURE_NAMES: u32 = 0x6803_f857;
-    pub(super) const BITMAPS: u32 = 0x2385_2875;
-    pub(super) const DATA_FILE: u32 = 0x4441_5441;
+pub(super) mod extension {
+    pub(in crate::qcow2) const END: u32 = 0;
+    pub(in crate::qcow2) const BACKING_FORMAT: u32 = 0xe279_2aca;
+    pub(in crate::qcow2) const FEATURE_NAMES: u32 = 0x6803_f857;
+    pub(in crate::qcow2) const BITMAPS: u32 = 0x2385_2875;
+    pub(in crate::qcow2) const DATA_FILE: u32 = 0x4441_5441;
 }
 
 /// The largest L1 table, 32 MiB: enough for 2 EiB, and QEMU's limit.
-const MAX_L1_SIZE: u32 = (32 << 20) / 8;
+pub(super) const MAX_L1_SIZE: u32 = (32 << 20) / 8;
 /// The largest refcount table, 8 MiB: QEMU's limit.
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 /// The longest name of a backing file.
-const MAX_BACKING_NAME: u32 = 1023;
+pub(super) const MAX_BACKING_NAME: u32 = 1023;
 /// The most snapshots.
 const MAX_SNAPSHOTS: u32 = 65536;
 

@@ -9,6 +9,7 @@
 
 mod bitmap;
 mod compressed;
+mod create;
 mod discard;
 mod entry;
 mod header;
@@ -24,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use bitmap::Bitmap;
 pub(crate) use bitmap::read_directory as read_bitmaps;
+pub use create::{CreateOptions, create};
 pub use header::{Autoclear, Bitmaps, Compression, Encryption, Header, Incompatible, MAGIC};
 pub use snapshot::Snapshot;
 

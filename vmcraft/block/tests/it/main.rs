@@ -8,6 +8,7 @@ mod nbd_hostile;
 mod nbd_servers;
 mod open;
 mod qcow2_crash;
+mod qcow2_create;
 mod qcow2_read;
 mod qcow2_write;
 mod raw;
