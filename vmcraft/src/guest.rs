@@ -1,7 +1,7 @@
 //! The handle: disks, devices, mounts, and what the calls share.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -85,11 +85,6 @@ impl Guest {
     /// Where calls write what they are told to write to `-`.
     pub fn set_output(&mut self, output: Box<dyn Write + Send>) {
         self.host.output = Some(output);
-    }
-
-    /// Where calls read what they are told to read from `-`.
-    pub fn set_input(&mut self, input: Box<dyn Read + Send>) {
-        self.host.input = Some(input);
     }
 
     /// Called as a long call goes on.

@@ -1,7 +1,7 @@
 //! What a handle needs of its host: where `-` leads, progress, interruption.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use vmcraft_fs::Timestamp;
 
-use crate::value::{FileIn, FileOut};
+use crate::value::FileOut;
 use crate::{Error, Result};
 
 /// How far a long call is.
@@ -27,7 +27,6 @@ pub(crate) type OnProgress = Box<dyn FnMut(Progress) + Send>;
 /// The host's side of a handle.
 #[derive(Default)]
 pub(crate) struct Host {
-    pub(crate) input: Option<Box<dyn Read + Send>>,
     pub(crate) output: Option<Box<dyn Write + Send>>,
     pub(crate) progress: Option<OnProgress>,
     pub(crate) cancel: Arc<AtomicBool>,
@@ -117,33 +116,6 @@ impl Host {
         sink.finish()?;
         temporary.persist(path).map_err(|e| error("cannot create", e.error))?;
         Ok(())
-    }
-
-    /// Runs `read` with the file that a call reads.
-    pub(crate) fn read_from(
-        &mut self,
-        file: &FileIn,
-        read: impl FnOnce(&mut Self, &mut dyn Read) -> Result<()>,
-    ) -> Result<()> {
-        match file {
-            FileIn::Input => {
-                let mut input = self
-                    .input
-                    .take()
-                    .ok_or_else(|| Error::Usage("-: this handle has no standard input (set_input)".into()))?;
-                let result = read(self, &mut input);
-                self.input = Some(input);
-                result
-            }
-            FileIn::Path(path) => {
-                let mut opened = File::open(path).map_err(|source| Error::Host {
-                    path: path.clone(),
-                    doing: "cannot open",
-                    source,
-                })?;
-                read(self, &mut opened)
-            }
-        }
     }
 }
 
@@ -248,6 +220,8 @@ impl Write for Sink<'_> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+
+    use std::io::Read;
 
     use super::*;
 

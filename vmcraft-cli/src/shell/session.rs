@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Instant;
 
@@ -33,8 +33,6 @@ pub(crate) struct Session {
     guest: Guest,
     /// Where commands are sent instead of being run here.
     remote: Option<Client>,
-    /// Whether `-` as input is the descriptor itself, not the process's buffer of it.
-    unbuffered_input: bool,
     pub(crate) options: ShellOptions,
     output: Output,
     /// What `setenv` and `unsetenv` changed: the environment of the programs that the shell starts.
@@ -52,7 +50,6 @@ impl Session {
         let mut session = Self {
             guest,
             remote: None,
-            unbuffered_input: false,
             options: options.clone(),
             output: Output::stdout(),
             environment: BTreeMap::new(),
@@ -68,19 +65,9 @@ impl Session {
     /// Gives the handle what `-` means, and what its calls report to.
     fn connect(&mut self) {
         self.guest.set_output(Box::new(Guarded(self.output.clone())));
-        self.guest.set_input(self.input());
         let meter = self.meter.clone();
         self.guest.set_progress(Some(Box::new(move |progress| meter.update(progress))));
         interrupt::follow(self.guest.cancel_flag());
-    }
-
-    fn input(&self) -> Box<dyn Read + Send> {
-        if self.unbuffered_input
-            && let Ok(descriptor) = io::stdin().as_fd().try_clone_to_owned()
-        {
-            return Box::new(File::from(descriptor));
-        }
-        Box::new(io::stdin())
     }
 
     /// Sends commands to a server from now on.
@@ -91,7 +78,6 @@ impl Session {
     /// Uses what the standard descriptors are now: those of another client.
     pub(crate) fn attach_to_descriptors(&mut self) {
         self.output = Output::stdout();
-        self.unbuffered_input = true;
         self.connect();
     }
 

@@ -15,6 +15,9 @@ pub struct OpenOptions {
     pub ignore_journal: bool,
 }
 
+/// How a driver opens a device.
+pub type Open = fn(Arc<dyn BlockDevice>, OpenOptions) -> Result<Box<dyn FileSystem>>;
+
 /// One kind of file system. `probe` reads little and changes nothing.
 pub struct Driver {
     /// The names as `blkid` gives them that this driver opens.
@@ -22,5 +25,5 @@ pub struct Driver {
     /// Whether the device holds one of these.
     pub probe: fn(&dyn BlockDevice) -> io::Result<bool>,
     /// Opens it. A dirty journal is replayed into memory; the device is not written.
-    pub open: fn(Arc<dyn BlockDevice>, OpenOptions) -> Result<Box<dyn FileSystem>>,
+    pub open: Open,
 }

@@ -11,7 +11,7 @@ mod error;
 mod filesystem;
 mod metadata;
 
-pub use driver::{Driver, OpenOptions};
+pub use driver::{Driver, Open, OpenOptions};
 pub use error::{Error, Result};
 pub use filesystem::{DirEntry, FileSystem, Visit};
 pub use metadata::{DeviceNumber, FileType, InodeNumber, Metadata, StatFs, Timestamp};

@@ -1,6 +1,6 @@
 //! Inspection: which operating systems the disks hold, and what they are.
 //!
-//! [`inspect`] looks at each file system for the root of an operating system, mounts what that
+//! It looks at each file system for the root of an operating system, mounts what that
 //! system's fstab names in a tree of its own (not in the handle's), and reads the files that say what
 //! the system is. Names and answers are libguestfs's; what libguestfs does not tell (kernels, boot
 //! loader, init system, agents) is in [`OperatingSystem`] too.

@@ -1,6 +1,6 @@
 //! What a device's bytes say it holds: the types, labels and UUIDs that `blkid` would print.
 //!
-//! Each format is a row in [`FORMATS`] or [`DEAR_FORMATS`]. A row only recognises: whether the thing
+//! Each format is a row in `FORMATS` or `DEAR_FORMATS`. A row only recognises: whether the thing
 //! can be opened is for its driver to say.
 
 mod apple;
