@@ -1,4 +1,6 @@
 //! Partition tables and signatures, measured against the tools that made the disks.
 
+mod corpus;
+mod hostile;
 mod partitions;
 mod signatures;
