@@ -34,6 +34,7 @@ mod limits;
 mod lines;
 mod links;
 mod listing;
+mod magic;
 mod metrics;
 mod partition_types;
 mod path;

@@ -8,6 +8,7 @@ mod drives;
 mod files;
 mod handle;
 mod inspection;
+mod kinds;
 mod metadata;
 mod mounts;
 mod partitions;
@@ -34,6 +35,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     metadata::CALLS,
     xattrs::CALLS,
     files::CALLS,
+    kinds::CALLS,
     text::CALLS,
     checksums::CALLS,
     transfer::CALLS,
