@@ -245,6 +245,19 @@ impl Guest {
         Ok(Arc::new(slice))
     }
 
+    /// All disks and partitions with their names, such as `/dev/sda` and `/dev/sda1`: each disk, then
+    /// what is on it. A partition that is not within its disk is left out.
+    pub fn block_devices(&self) -> Result<Vec<(String, Arc<dyn BlockDevice>)>> {
+        let mut names = Vec::new();
+        for (index, disk) in self.launched()?.iter().enumerate() {
+            let name = device::disk_name(index);
+            let partitions = disk.partitions().iter().map(|partition| format!("{name}{}", partition.number));
+            names.push(name.clone());
+            names.extend(partitions);
+        }
+        Ok(names.into_iter().filter_map(|name| self.open_device(DeviceName::new(&name)).ok()).collect())
+    }
+
     /// The file system on a device, opened once. Its canonical name comes with it.
     pub(crate) fn open_filesystem(&self, name: &DeviceName) -> Result<(String, Arc<dyn FileSystem>)> {
         self.open_filesystem_with(name, OpenFs::default())

@@ -55,6 +55,7 @@ pub struct Mount {
 }
 
 /// The tree of mounted file systems.
+#[derive(Clone)]
 pub struct Vfs {
     mounts: Vec<Mount>,
     /// From a covered directory to the mount on top of it.
@@ -236,6 +237,22 @@ impl Vfs {
             inode = mount.filesystem.root();
         }
         (mount, inode)
+    }
+
+    /// The directory that holds a directory: across the mount point if that is the root of a mount.
+    /// Above the root of all is the root.
+    pub fn parent<'a>(
+        &'a self,
+        mount: &'a Mount,
+        dir: InodeNumber,
+    ) -> vmcraft_fs::Result<(&'a Mount, InodeNumber)> {
+        let (mut mount, mut dir) = (mount, dir);
+        while dir == mount.filesystem.root() {
+            let Some((below, covered)) = mount.covers else { return Ok((mount, dir)) };
+            (mount, dir) = (self.by_id(below), covered);
+        }
+        let parent = mount.filesystem.parent(dir)?;
+        Ok(self.place(mount, parent))
     }
 
     fn by_id(&self, id: MountId) -> &Mount {

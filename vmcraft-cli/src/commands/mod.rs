@@ -2,6 +2,8 @@
 
 mod completions;
 mod inspect;
+pub(crate) mod mount;
+pub(crate) mod unmount;
 
 use std::process::ExitCode;
 
@@ -14,6 +16,10 @@ pub(crate) enum Subcommand {
     Help(crate::help::Help),
     /// Show which operating systems are on disks, and what they are
     Inspect(inspect::Inspect),
+    /// Show a guest's tree on a directory, through FUSE
+    Mount(Box<mount::Mount>),
+    /// Unmount a guest's tree
+    Unmount(unmount::Unmount),
     /// Print the completion of this command line for a shell
     Completions(completions::Completions),
 }
@@ -24,6 +30,8 @@ impl Subcommand {
         match self {
             Self::Help(help) => help.run(),
             Self::Inspect(inspect) => inspect.run(),
+            Self::Mount(mount) => mount.run(),
+            Self::Unmount(unmount) => unmount.run(),
             Self::Completions(completions) => completions.run(),
         }
     }

@@ -5,6 +5,7 @@
 mod cat;
 mod common;
 mod inspector;
+mod mount;
 mod wrappers;
 
 use std::ffi::{OsStr, OsString};
@@ -67,6 +68,8 @@ fn run<T: Tool>(matches: &clap::ArgMatches) -> Result<ExitCode> {
 
 /// The tools, by the names of the symbolic links that lead to the binary.
 pub(crate) const PERSONALITIES: &[Personality] = &[
+    Personality::of::<mount::Guestmount>("guestmount"),
+    Personality::of::<mount::Guestunmount>("guestunmount"),
     Personality::of::<cat::Cat>("virt-cat"),
     Personality::of::<wrappers::CopyOut>("virt-copy-out"),
     Personality::of::<inspector::Inspector>("virt-inspector"),
