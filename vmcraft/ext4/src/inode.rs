@@ -330,7 +330,29 @@ impl Volume {
 
 #[cfg(test)]
 mod tests {
+    use zerocopy::FromZeros;
+
     use super::*;
+    use crate::superblock::RawSuperblock;
+
+    #[test] // With the flag, space is in file system blocks: a count of sectors would not fit.
+    fn space_of_huge_files() {
+        let mut raw = RawSuperblock::new_zeroed();
+        raw.magic = superblock::MAGIC.into();
+        raw.log_block_size = 2.into();
+        raw.blocks_count_lo = 100.into();
+        raw.blocks_per_group = 32768.into();
+        raw.inodes_per_group = 32.into();
+        raw.inodes_count = 32.into();
+        let mut sb = Superblock::decode(&raw, 1 << 20).unwrap();
+        let mut inode = RawInode::new_zeroed();
+        inode.blocks_lo = 7.into();
+        inode.blocks_high = 1.into();
+        assert_eq!(space(&inode, InodeFlags::HUGE_FILE, &sb), 7, "older file systems have other uses for it");
+        sb.ro_compat |= RoCompat::HUGE_FILE;
+        assert_eq!(space(&inode, InodeFlags::empty(), &sb), (1 << 32) + 7);
+        assert_eq!(space(&inode, InodeFlags::HUGE_FILE, &sb), ((1 << 32) + 7) * 8);
+    }
 
     #[test] // The four epochs of the specification's table.
     fn seconds_past_2038() {

@@ -1,7 +1,20 @@
-//! ext2, ext3 and ext4: Linux's native file systems.
+//! ext2, ext3 and ext4: Linux's native file systems, one format that grew by feature flags.
 //!
-//! Specifications: Linux `Documentation/filesystems/ext4/` for the layout, and its
-//! `journal.rst` for JBD2.
+//! A volume is cut into groups of blocks. The superblock counts them, a table of descriptors says
+//! where each group's inode table is, an inode says where its content is: by extents, by a map of
+//! blocks, or in the inode itself. Directories are files of entries, large ones with a hashed index.
+//! Changes go through a journal, JBD2; one that was not emptied is replayed into memory on opening.
+//!
+//! Specifications: Linux `Documentation/filesystems/ext4/`, its `journal.rst` for JBD2. What they leave
+//! open is decided as Linux does it, which the tests compare with.
+//!
+//! Read-only. Refused by name: content and names encrypted with fscrypt, content protected by
+//! fs-verity, fast commits in a dirty journal, an external journal that is dirty, look-ups beyond ASCII
+//! in directories that ignore letter case, and incompatible features that are not listed in
+//! `docs/formats/ext4.md`. Everything else on such a volume can be read.
+//!
+//! The volume is taken for hostile. Every structure is checked when it is decoded, checksums included,
+//! an error names it and its byte, and every loop and allocation is bounded.
 #![forbid(unsafe_code)]
 
 mod acl;

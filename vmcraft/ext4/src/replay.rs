@@ -22,9 +22,9 @@ use crate::superblock::Superblock;
 use crate::volume::Volume;
 use crate::{corrupt, in_memory};
 
-/// The most copies that we keep track of: 16 GiB of journal in blocks of 4 KiB, far beyond the
-/// largest that `mke2fs` makes.
-const MOST_COPIES: usize = 4 << 20;
+/// The most copies that we keep track of: 8 GiB of journal in blocks of 4 KiB, beyond the largest that
+/// `mke2fs` chooses.
+const MOST_COPIES: usize = 2 << 20;
 
 /// Replays the journal in inode `number` of a volume; `None` if its log is empty.
 pub(crate) fn replay(

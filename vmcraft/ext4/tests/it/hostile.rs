@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -87,6 +87,68 @@ fn bit_flips() {
             }
             probe(bytes);
         });
+    }
+}
+
+/// A volume whose journal has a transaction, with the blocks of its log in order.
+fn dirty(dir: &Path, options: &str, journal: &str) -> (PathBuf, Vec<u64>) {
+    let image = sample::image(dir, 4, options);
+    let blocks: Vec<u64> =
+        debugfs(&image, "blocks <8>").split_whitespace().map(|b| b.parse().expect("a block")).collect();
+    let content = dir.join("content");
+    std::fs::write(&content, vec![0; 3 * 1024]).expect("a file");
+    let script = dir.join("script");
+    let commands =
+        format!("{journal}\njw -b 3900,3901,3902 {}\njw -b 3901 {}\njc\n", name(&content), name(&content));
+    std::fs::write(&script, commands).expect("a script");
+    testkit::run_ok("debugfs", ["-w", "-f", name(&script), name(&image)]);
+    assert!(testkit::run_ok("dumpe2fs", ["-h", name(&image)]).contains("needs_recovery"));
+    (image, blocks)
+}
+
+#[test] // Bits of a dirty journal are turned over.
+fn bit_flips_in_a_journal() {
+    for (options, journal) in [
+        ("-t ext4 -b 1024 -J size=1 -O ^metadata_csum", "jo"),
+        ("-t ext4 -b 1024 -J size=1 -O metadata_csum", "jo -c -v 3"),
+    ] {
+        let dir = testkit::tempdir();
+        let (image, blocks) = dirty(dir.path(), options, journal);
+        let good = std::fs::read(&image).expect("an image");
+        let flips = prop::collection::vec((0..9usize, prop_oneof![0..64usize, 0..1024usize], 0..8u32), 1..6);
+        let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+        proptest!(config, |(flips in flips)| {
+            let mut bytes = good.clone();
+            for (block, at, bit) in flips {
+                let block = usize::try_from(blocks[block]).expect("a small image");
+                bytes[block * 1024 + at] ^= 1 << bit;
+            }
+            probe(bytes);
+        });
+    }
+}
+
+#[test] // A log in which each block seems to go on with the transaction, round and round.
+fn log_without_end() {
+    let dir = testkit::tempdir();
+    let (image, blocks) = dirty(dir.path(), "-t ext4 -b 1024 -J size=1 -O ^metadata_csum", "jo");
+    let bytes = std::fs::read(&image).expect("an image");
+    let at = |block: u64| usize::try_from(block * 1024).expect("a small image");
+    let log = &blocks[1..];
+    let descriptor = bytes[at(log[0])..][..1024].to_vec();
+    // A descriptor with tags, one with none, a revoke block: each over the whole log.
+    let mut no_tags = descriptor.clone();
+    no_tags.truncate(12);
+    no_tags.resize(1024, 0xff);
+    let mut revoke = descriptor.clone();
+    revoke[7] = 5;
+    revoke[12..16].copy_from_slice(&1024u32.to_be_bytes());
+    for block in [descriptor, no_tags, revoke] {
+        let mut bytes = bytes.clone();
+        for &target in log {
+            bytes[at(target)..][..1024].copy_from_slice(&block);
+        }
+        probe(bytes);
     }
 }
 

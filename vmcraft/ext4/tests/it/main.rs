@@ -1,6 +1,7 @@
 //! The driver against the kernel's own, and against images made to break it.
 
 mod blocks;
+mod conformance;
 mod corpus;
 mod features;
 mod hostile;
