@@ -16,6 +16,7 @@ pub mod image;
 mod lock;
 pub mod nbd;
 pub mod qcow2;
+mod qemu_nbd;
 mod raw;
 pub mod storage;
 mod uri;

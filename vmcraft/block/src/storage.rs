@@ -107,6 +107,11 @@ impl HostFile {
         Ok(Self { file, read_only, device_size, knows_holes: AtomicBool::new(true) })
     }
 
+    /// Whether it is a block device of the host.
+    pub fn is_block_device(&self) -> bool {
+        self.device_size.is_some()
+    }
+
     /// The open file.
     pub fn file(&self) -> &File {
         &self.file

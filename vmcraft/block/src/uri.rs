@@ -29,9 +29,7 @@ pub(crate) enum Location {
 /// A disk elsewhere, as QEMU describes it.
 #[derive(Debug, PartialEq)]
 pub(crate) struct RemoteDisk {
-    /// The name of QEMU's protocol driver.
-    pub(crate) driver: &'static str,
-    /// All options of that driver but for the password.
+    /// The options of QEMU's protocol driver, its name too, but not the password.
     pub(crate) options: serde_json::Map<String, Value>,
     /// The password of the URI, which must not be seen on a command line.
     pub(crate) password: Option<String>,
@@ -254,7 +252,7 @@ fn remote(driver: &'static str, options: Value, password: Option<String>) -> Rem
     // What the URI does not say is left to QEMU.
     options.retain(|_, value| !value.is_null());
     options.insert("driver".into(), driver.into());
-    RemoteDisk { driver, options, password }
+    RemoteDisk { options, password }
 }
 
 /// QEMU's `InetSocketAddress`, whose port is text.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::reference::{self, Named};
-use super::{Format, OpenOptions, Reference, probe, remote};
+use super::{Format, OpenOptions, Reference, probe, via_qemu};
 use crate::lock::{self, Access, Failure};
 use crate::qcow2::{self, Header, Parts, Qcow2};
 use crate::storage::{HostFile, Storage};
@@ -99,8 +99,15 @@ impl<'a> Opener<'a> {
     /// Opens the file of the disk that the user named, and settles its format.
     pub(super) fn find_top(&mut self, name: &str) -> Result<File> {
         let storage = self.open_file(name, Path::new(name), self.options.read_only)?;
-        let found = probed(name, &storage)?;
-        let format = match (&self.options.format, found) {
+        let format = self.settle_format(name, &storage)?;
+        Ok(File { name: name.to_owned(), storage, format })
+    }
+
+    /// The format of the disk that the user named: the one given, if the content does not contradict
+    /// it, else what the content says.
+    pub(super) fn settle_format(&mut self, name: &str, storage: &dyn Storage) -> Result<Format> {
+        let found = probed(name, storage)?;
+        Ok(match (&self.options.format, found) {
             (Some(Format::Raw), _) => Format::Raw,
             (Some(given), Some(found)) if *given != found => {
                 return Err(wrong_format(name, given, format!("its content is {found}")));
@@ -119,8 +126,7 @@ impl<'a> Opener<'a> {
                 }
                 Format::Raw
             }
-        };
-        Ok(File { name: name.to_owned(), storage, format })
+        })
     }
 
     /// Opens an image and all below it: headers from the top down, which leads to the files, then the
@@ -175,13 +181,7 @@ impl<'a> Opener<'a> {
                 };
                 Ok(Step::Qcow2(Box::new(Pending { name, storage, header, data_file })))
             }
-            Format::ViaQemu(format) => {
-                // Whoever opens it locks it.
-                let read_only = storage.is_read_only();
-                drop(storage);
-                let device = remote::open_via_qemu(&name, &format, read_only, self.options, self.warnings)?;
-                Ok(Step::Bottom(device))
-            }
+            Format::ViaQemu(format) => Ok(Step::Bottom(via_qemu::open(self, &name, storage, &format)?)),
         }
     }
 
@@ -217,7 +217,7 @@ impl<'a> Opener<'a> {
         let format = match target.format.as_deref().or(format) {
             Some(format) => format.parse().map_err(|e| refused(image, named, e))?,
             None => {
-                let format = probed(&name, &storage).map_err(within)?.unwrap_or(Format::Raw);
+                let format = probed(&name, &*storage).map_err(within)?.unwrap_or(Format::Raw);
                 self.warnings.push(format!(
                     "{image}: it does not say the format of its backing file {named:?}, which was taken for \
                      {format}; qemu-img rebase -u -F {format} -b {named:?} records it"
@@ -229,7 +229,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Finds the file that an image names, and asks the gate.
-    fn admit(&self, image: &str, named: &str, role: &'static str) -> Result<Named> {
+    pub(super) fn admit(&self, image: &str, named: &str, role: &'static str) -> Result<Named> {
         let target = reference::resolve(Path::new(image), named).map_err(|e| refused(image, named, e))?;
         (self.options.gate)(&Reference { image, named, resolved: &target.path, role })
             .map_err(|reason| refused(image, named, reason))?;
@@ -243,15 +243,9 @@ impl<'a> Opener<'a> {
         match lock::lock(file.file(), access) {
             Ok(()) => {}
             Err(Failure::InUse(detail)) if !writes && self.options.allow_in_use => {
-                self.warnings.push(format!(
-                    "{name}: another process has the image open for writing ({detail}): what is read may be \
-                     out of date or inconsistent"
-                ));
+                self.warn_in_use(name, &detail);
             }
-            Err(Failure::InUse(detail)) => {
-                let advice = "shut the guest down first, or give --ro to look at it while it changes";
-                return Err(Error::InUse { image: name.to_owned(), detail, advice });
-            }
+            Err(Failure::InUse(detail)) => return Err(in_use(name, detail)),
             Err(Failure::Unsupported) => self.warnings.push(format!(
                 "{name}: the host's file system has no locks, so nothing shows whether another process uses \
                  the image"
@@ -263,8 +257,16 @@ impl<'a> Opener<'a> {
         Ok(())
     }
 
+    /// Says that what is read may change meanwhile.
+    pub(super) fn warn_in_use(&mut self, name: &str, detail: &str) {
+        self.warnings.push(format!(
+            "{name}: another process has the image open for writing ({detail}): what is read may be out of \
+             date or inconsistent"
+        ));
+    }
+
     /// Opens a file, and remembers it as one of the chain.
-    fn open_file(&mut self, name: &str, path: &Path, read_only: bool) -> Result<Arc<HostFile>> {
+    pub(super) fn open_file(&mut self, name: &str, path: &Path, read_only: bool) -> Result<Arc<HostFile>> {
         let io = |doing| move |source| Error::Io { image: name.to_owned(), doing, source };
         // Looked at before it is opened: opening a FIFO waits, opening a tape rewinds it.
         refuse_other_kinds(name, &fs::metadata(path).map_err(io("cannot open"))?)?;
@@ -289,6 +291,12 @@ impl<'a> Opener<'a> {
     }
 }
 
+/// The refusal of an image that another process uses.
+pub(super) fn in_use(name: &str, detail: String) -> Error {
+    let advice = "shut the guest down first, or give --ro to look at it while it changes";
+    Error::InUse { image: name.to_owned(), detail, advice }
+}
+
 fn refuse_other_kinds(name: &str, metadata: &fs::Metadata) -> Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() || kind.is_block_device() {
@@ -303,7 +311,7 @@ fn refuse_other_kinds(name: &str, metadata: &fs::Metadata) -> Result<()> {
     Err(Error::NotAFile { image: name.to_owned(), kind })
 }
 
-fn probed(name: &str, storage: &HostFile) -> Result<Option<Format>> {
+fn probed(name: &str, storage: &dyn Storage) -> Result<Option<Format>> {
     probe::probe(storage).map_err(|source| Error::Io { image: name.to_owned(), doing: "cannot read", source })
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::chain::{File, Opener};
-use super::{Format, OpenOptions, remote};
+use super::{Format, OpenOptions, remote, via_qemu};
 use crate::qcow2::{self, Autoclear, Encryption, Header, Incompatible};
 use crate::storage::{HostFile, Storage};
 use crate::{Error, Result, uri};
@@ -211,8 +211,7 @@ fn describe(opener: &mut Opener<'_>, file: File) -> Result<(ImageInfo, Option<St
             Ok((info, header.backing_file.is_some().then_some(name)))
         }
         Format::ViaQemu(other) => {
-            drop(storage);
-            let size = match remote::open_via_qemu(&name, other, true, opener.options, opener.warnings) {
+            let size = match via_qemu::open(opener, &name, storage, other) {
                 Ok(device) => Some(device.size()),
                 Err(e) => {
                     opener.warnings.push(e.to_string());

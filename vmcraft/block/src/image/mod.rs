@@ -5,6 +5,7 @@ mod info;
 mod probe;
 mod reference;
 mod remote;
+mod via_qemu;
 
 pub use crate::uri::is_uri;
 pub use info::{BitmapInfo, EncryptInfo, FormatSpecific, ImageInfo, Info, Qcow2Info, SnapshotInfo, info};

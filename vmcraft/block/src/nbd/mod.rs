@@ -13,9 +13,11 @@ mod protocol;
 mod stream;
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 pub use device::NbdDevice;
+pub(crate) use protocol::printable;
 pub use stream::Address;
 
 use crate::BlockDevice as _;
@@ -62,6 +64,15 @@ impl NbdDevice {
             export => format!("NBD server {address}, export {export:?}"),
         };
         Self::over(stream, peer, until, options)
+    }
+
+    /// Uses a socket that is connected already. `peer` names the server in messages.
+    pub(crate) fn from_socket(
+        socket: UnixStream,
+        peer: String,
+        options: &ConnectOptions,
+    ) -> io::Result<Self> {
+        Self::over(Stream::Unix(socket), peer, deadline(options), options)
     }
 
     fn over(mut stream: Stream, peer: String, until: Instant, options: &ConnectOptions) -> io::Result<Self> {

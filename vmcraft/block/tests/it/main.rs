@@ -11,5 +11,8 @@ mod qcow2_crash;
 mod qcow2_create;
 mod qcow2_read;
 mod qcow2_write;
+mod qemu_nbd;
+mod qemu_nbd_child;
 mod raw;
+mod remote;
 mod support;

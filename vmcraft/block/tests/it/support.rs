@@ -69,8 +69,13 @@ pub(crate) fn open(path: &Path) -> Image {
 
 /// The message with which an image is refused.
 pub(crate) fn refusal(path: &Path, options: &OpenOptions) -> String {
-    match image::open(text(path), options) {
-        Ok(_) => panic!("{} opened", path.display()),
+    refusal_of(text(path), options)
+}
+
+/// The message with which a path or URI is refused.
+pub(crate) fn refusal_of(name: &str, options: &OpenOptions) -> String {
+    match image::open(name, options) {
+        Ok(_) => panic!("{name} opened"),
         Err(e) => e.to_string(),
     }
 }
