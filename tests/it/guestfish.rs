@@ -23,6 +23,12 @@ fn compare(name: &str) {
             _ => command.arg(option),
         };
     }
+    compare_output(name, &mut command);
+}
+
+/// Runs `NAME.gf` with this command, and compares with what guestfish recorded.
+fn compare_output(name: &str, command: &mut Command) {
+    let script = testkit::workspace().join("tests/golden/guestfish").join(name).with_extension("gf");
     let ours = output(command.arg("-f").arg(&script));
     let theirs = fs::read(script.with_extension("out")).expect("what guestfish printed");
     let (ours_text, theirs_text) = (String::from_utf8_lossy(&ours.stdout), String::from_utf8_lossy(&theirs));
@@ -43,6 +49,17 @@ fn compare(name: &str) {
 #[test]
 fn devices() {
     compare("devices");
+}
+
+#[test] // Partition tables of all kinds, labels, sectors of 4096 bytes, and the handle's settings.
+fn disks() {
+    let dir = testkit::tempdir();
+    for tool in ["cryptsetup", "fdisk", "mke2fs", "mkfs.vfat", "mkntfs", "mkswap", "sfdisk"] {
+        testkit::require(tool);
+    }
+    let recipe = testkit::workspace().join("fixtures/partitioned-disks.sh");
+    testkit::run_ok("bash", [recipe.as_os_str(), dir.path().as_os_str()]);
+    compare_output("disks", Command::new(named("guestfish", dir.path())).current_dir(dir.path()));
 }
 
 #[test]
