@@ -27,6 +27,7 @@ fn from_mbr(kind: u8) -> Option<&'static str> {
         }
         0x27 => "DE94BBA4-06D1-4D40-A16A-BFD50179D6AC", // Windows recovery environment
         0x39 => "C91818F9-8025-47AF-89D2-F030D7000C2C", // Plan 9
+        0x41 => "9E1A2D38-C612-4316-AA26-8B49521E5A8B", // PowerPC PReP boot
         0x42 => LDM_DATA,
         0x82 => "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F", // Linux swap
         0x83 => "0FC63DAF-8483-4772-8E79-3D69D8477DE4", // Linux file system
