@@ -15,6 +15,13 @@ use crate::{BlockDevice, Error, RawFile, Result};
 /// How long a backing chain may be. Reading goes down the chain by recursion.
 const MAX_DEPTH: usize = 256;
 
+/// How many bytes the L1 tables of a chain may have together: they are all in memory. With clusters of
+/// 64 KiB that is enough for 8 EiB.
+const MAX_L1_BYTES: u64 = 128 << 20;
+
+/// How many bytes of tables and decompressed clusters the images of a chain keep in memory together.
+const CACHE_BYTES: usize = 16 << 20;
+
 /// What makes a file the same file: device and inode, or the block device's number.
 type FileId = (u64, u64, u64);
 
@@ -61,9 +68,10 @@ fn assemble(
     backing: Option<Arc<dyn BlockDevice>>,
     above: &[Box<Pending>],
     snapshot: Option<&str>,
+    cache_bytes: usize,
 ) -> Result<Arc<dyn BlockDevice>> {
     let snapshot = snapshot.filter(|_| above.is_empty()).map(str::to_owned);
-    let parts = Parts { backing, data_file: layer.data_file, snapshot };
+    let parts = Parts { backing, data_file: layer.data_file, snapshot, cache_bytes };
     let image = Qcow2::open(&layer.name, layer.storage, layer.header, parts).map_err(|e| below(above, e))?;
     Ok(Arc::new(image))
 }
@@ -134,21 +142,29 @@ impl<'a> Opener<'a> {
     fn open_chain(&mut self, top: File, snapshot: Option<String>) -> Result<Arc<dyn BlockDevice>> {
         let mut above = Vec::new();
         let mut next = top;
-        let mut device = loop {
-            match self.open_layer(next).map_err(|e| below(&above, e))? {
-                Step::Bottom(device) => break device,
-                Step::Qcow2(layer) => match &layer.header.backing_file {
-                    Some(named) => {
-                        next =
-                            self.open_backing(&layer.name, named, layer.header.backing_format.as_deref())?;
-                        above.push(layer);
-                    }
-                    None => break assemble(layer, None, &above, snapshot.as_deref())?,
-                },
+        let mut l1_bytes = 0;
+        let bottom = loop {
+            let layer = match self.open_layer(next).map_err(|e| below(&above, e))? {
+                Step::Qcow2(layer) => layer,
+                bottom @ Step::Bottom(_) => break bottom,
+            };
+            l1_bytes += layer.header.l1_bytes();
+            if l1_bytes > MAX_L1_BYTES {
+                let feature = format!("L1 tables of more than {MAX_L1_BYTES} bytes in a backing chain");
+                return Err(Error::Unsupported { image: layer.name.clone(), feature });
             }
+            let Some(named) = &layer.header.backing_file else { break Step::Qcow2(layer) };
+            next = self.open_backing(&layer.name, named, layer.header.backing_format.as_deref())?;
+            above.push(layer);
+        };
+        let cache_bytes = CACHE_BYTES / (above.len() + 1);
+        let snapshot = snapshot.as_deref();
+        let mut device = match bottom {
+            Step::Bottom(device) => device,
+            Step::Qcow2(layer) => assemble(layer, None, &above, snapshot, cache_bytes)?,
         };
         while let Some(layer) = above.pop() {
-            device = assemble(layer, Some(device), &above, snapshot.as_deref())?;
+            device = assemble(layer, Some(device), &above, snapshot, cache_bytes)?;
         }
         Ok(device)
     }

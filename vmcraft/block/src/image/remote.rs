@@ -109,8 +109,7 @@ impl Bytes {
                 if let Some(named) = header.data_file.as_ref().or(header.backing_file.as_ref()) {
                     return Err(self.refused(named));
                 }
-                let parts =
-                    Parts { backing: None, data_file: None, snapshot: opener.options.snapshot.clone() };
+                let parts = Parts { snapshot: opener.options.snapshot.clone(), ..Parts::default() };
                 Arc::new(Qcow2::open(&self.name, storage, header, parts)?)
             }
             Format::ViaQemu(format) => {

@@ -411,6 +411,11 @@ impl Header {
         1 << self.cluster_bits
     }
 
+    /// Length of the active L1 table, in bytes.
+    pub fn l1_bytes(&self) -> u64 {
+        u64::from(self.raw.l1_size.get()) * 8
+    }
+
     /// Whether the guest's data is in a file of its own.
     pub fn has_data_file(&self) -> bool {
         self.incompatible.contains(Incompatible::DATA_FILE)

@@ -34,8 +34,8 @@ impl Kind {
 }
 
 /// The most clusters of metadata that are kept track of. An image that has more is not written: with
-/// clusters of 64 KiB that would be one of exabytes, or a forged one.
-const MAX_CLUSTERS: usize = 4 << 20;
+/// clusters of 64 KiB that would be one with a petabyte of content, or a forged one.
+const MAX_CLUSTERS: usize = 2 << 20;
 
 /// The clusters with metadata.
 pub(super) struct Metadata {

@@ -115,7 +115,6 @@ struct Tables {
 }
 
 /// What an image needs beside its own file.
-#[derive(Default)]
 pub struct Parts {
     /// The disk that unallocated clusters come from.
     pub backing: Option<Arc<dyn BlockDevice>>,
@@ -123,10 +122,16 @@ pub struct Parts {
     pub data_file: Option<Arc<dyn Storage>>,
     /// The ID or name of the internal snapshot to show instead of the disk as it is now.
     pub snapshot: Option<String>,
+    /// How many bytes of L2 tables and decompressed clusters are kept in memory, about.
+    pub cache_bytes: usize,
 }
 
-/// How many bytes of decompressed clusters are kept in a generation.
-const DECOMPRESSED_BYTES: u64 = 1 << 20;
+/// Neither other files nor a snapshot, and a cache that is enough for 16 GiB with clusters of 64 KiB.
+impl Default for Parts {
+    fn default() -> Self {
+        Self { backing: None, data_file: None, snapshot: None, cache_bytes: 4 << 20 }
+    }
+}
 
 impl Qcow2 {
     /// Opens an image whose header has been read. `image` is its name for messages.
@@ -173,10 +178,11 @@ impl Qcow2 {
                 snapshots_len,
             )?)),
         };
-        let kept = usize::try_from(DECOMPRESSED_BYTES >> header.cluster_bits).unwrap_or(1);
+        // Half for tables, half for clusters, and of those two generations.
+        let kept = (parts.cache_bytes / 4) >> header.cluster_bits;
         Ok(Self {
             image: image.to_owned(),
-            l2_cache: L2Cache::new(&geometry),
+            l2_cache: L2Cache::new(&geometry, parts.cache_bytes / 2),
             geometry,
             size,
             header,

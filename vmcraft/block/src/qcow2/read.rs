@@ -19,12 +19,12 @@ pub(super) struct L2Cache {
 }
 
 const SHARDS: usize = 8;
-/// How many bytes of L2 tables are kept in a generation: with clusters of 64 KiB, those of 16 GiB.
-const L2_CACHE_BYTES: u64 = 2 << 20;
 
 impl L2Cache {
-    pub(super) fn new(geometry: &Geometry) -> Self {
-        let slices = usize::try_from(L2_CACHE_BYTES / geometry.slice_bytes()).unwrap_or(SHARDS);
+    /// A cache of at most `capacity` bytes, but of one slice for each lock at least.
+    pub(super) fn new(geometry: &Geometry, capacity: usize) -> Self {
+        // A shard keeps two generations.
+        let slices = capacity / 2 / usize::try_from(geometry.slice_bytes()).unwrap_or(usize::MAX);
         Self {
             shards: std::array::from_fn(|_| Mutex::new(Generations::new(slices / SHARDS))),
             slice_bits: geometry.slice_bytes().trailing_zeros(),

@@ -34,9 +34,10 @@ struct RawSnapshot {
 }
 const _: () = assert!(size_of::<RawSnapshot>() == 40);
 
-/// QEMU's limits, which bound what a forged table makes us read.
+/// QEMU's limit on the extra data of one snapshot.
 const MAX_EXTRA: u32 = 1024;
-const MAX_TABLE: u64 = 64 << 20;
+/// The longest table that we read, in bytes: hundreds of snapshots have some ten thousand.
+const MAX_TABLE: u64 = 16 << 20;
 
 /// An internal snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]

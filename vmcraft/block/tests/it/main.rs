@@ -1,6 +1,7 @@
 //! The block layer against QEMU's tools and real images.
 
 mod chain;
+mod hostile;
 mod info;
 mod lock;
 mod nbd;
@@ -14,5 +15,6 @@ mod qcow2_write;
 mod qemu_nbd;
 mod qemu_nbd_child;
 mod raw;
+mod recorder;
 mod remote;
 mod support;

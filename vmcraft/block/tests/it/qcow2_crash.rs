@@ -4,87 +4,16 @@
 //! what was written after the last flush it keeps some writes, drops others, and tears others, as a
 //! disk with a cache does.
 
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use vmcraft_block::BlockDevice;
 use vmcraft_block::qcow2::{Header, Parts, Qcow2};
-use vmcraft_block::storage::Storage;
-use vmcraft_block::{BlockDevice, Extent};
 
+use crate::recorder::{Event, Recorder, apply};
 use crate::support::{Noise, mixed_disk, qemu_bytes, text, write_file};
 
 const SECTOR: usize = 512;
-
-#[derive(Clone)]
-enum Event {
-    Write(u64, Vec<u8>),
-    /// A hole, which is as good as zeros.
-    Hole(u64, u64),
-    Flush,
-}
-
-/// A file in memory that remembers how it became what it is.
-#[derive(Default)]
-struct Recorder {
-    state: Mutex<(Vec<u8>, Vec<Event>)>,
-}
-
-fn apply(bytes: &mut Vec<u8>, offset: u64, piece: &[u8]) {
-    let at = usize::try_from(offset).unwrap();
-    if bytes.len() < at + piece.len() {
-        bytes.resize(at + piece.len(), 0);
-    }
-    bytes[at..at + piece.len()].copy_from_slice(piece);
-}
-
-impl Recorder {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self { state: Mutex::new((bytes, Vec::new())) }
-    }
-
-    fn position(&self) -> usize {
-        self.state.lock().unwrap().1.len()
-    }
-}
-
-impl Storage for Recorder {
-    fn size(&self) -> io::Result<u64> {
-        Ok(self.state.lock().unwrap().0.len() as u64)
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let state = self.state.lock().unwrap();
-        let rest = usize::try_from(offset).ok().and_then(|at| state.0.get(at..)).unwrap_or_default();
-        let len = rest.len().min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
-        Ok(len)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap();
-        apply(&mut state.0, offset, buf);
-        state.1.push(Event::Write(offset, buf.to_vec()));
-        Ok(())
-    }
-    fn resize(&self, _new_size: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap();
-        apply(&mut state.0, offset, &vec![0; usize::try_from(len).unwrap()]);
-        state.1.push(Event::Hole(offset, len));
-        Ok(())
-    }
-    fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        Ok(Extent { offset, len: self.size()? - offset, is_hole: false })
-    }
-    fn flush(&self) -> io::Result<()> {
-        self.state.lock().unwrap().1.push(Event::Flush);
-        Ok(())
-    }
-    fn is_read_only(&self) -> bool {
-        false
-    }
-}
 
 /// The file after a crash when `events` had happened.
 fn crash(start: &[u8], events: &[Event], noise: &mut Noise) -> Vec<u8> {
@@ -211,7 +140,7 @@ fn crash_everywhere(
         }
     }
     drop(device);
-    let events = recorder.state.lock().unwrap().1.clone();
+    let events = recorder.events();
     let crashed = path.with_extension("crashed");
     let mut crashes: Vec<_> =
         (1..points).map(|_| usize::try_from(noise.below(events.len() as u64)).unwrap()).collect();
