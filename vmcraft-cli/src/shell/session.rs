@@ -250,6 +250,12 @@ impl Session {
         Ok(())
     }
 
+    /// Whether `-x` was given, or `set-trace` called.
+    fn is_tracing(&self) -> bool {
+        // Reading a setting cannot fail.
+        self.options.guest.trace || self.guest.get_trace().unwrap_or(false)
+    }
+
     /// Makes a call and prints its result.
     pub(crate) fn call(
         &mut self,
@@ -260,7 +266,7 @@ impl Session {
         // The files live until the call has read them.
         let _here_documents = here_documents(call, &mut words, script)?;
         let bound = call.bind_words(&words)?;
-        if self.options.guest.trace {
+        if self.is_tracing() {
             report::trace(&trace::call(call, &words));
         }
         // A bar would stand in the middle of what the call writes.
@@ -272,7 +278,7 @@ impl Session {
         let result = (call.invoke)(&mut self.guest, &bound);
         self.meter.finish();
         tracing::debug!(call = call.name, elapsed = ?started.elapsed(), "called");
-        if self.options.guest.trace {
+        if self.is_tracing() {
             report::trace(&trace::result(call.name, &result));
         }
         let value = result.map_err(|e| Error::call(call.name, e))?;
