@@ -13,6 +13,7 @@ mod options;
 mod output;
 mod report;
 mod shell;
+mod size;
 mod tools;
 
 use std::ffi::{OsStr, OsString};

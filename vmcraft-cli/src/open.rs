@@ -57,7 +57,10 @@ impl GuestOptions {
                 guest.add_drive_with(name, options)?;
                 Ok(())
             }
-            Drive::Domain(name) => Err(message(format!("-d {name}: not supported"))),
+            Drive::Domain(name) => {
+                guest.add_domain(name, self.connect.as_deref(), Some(self.ro), None)?;
+                Ok(())
+            }
             Drive::Prepared(what) => Err(message(format!(
                 "-N {what}: this version only reads, and makes no disks; make one with qemu-img and mkfs"
             ))),

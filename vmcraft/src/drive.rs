@@ -44,7 +44,7 @@ pub(crate) enum Content {
 ///
 /// A guest's owner can write any name into an image's header: without this, a disk that was uploaded
 /// could have the host's files read as its backing file.
-pub(crate) fn directory_gate(allowed: Vec<PathBuf>) -> Arc<Gate> {
+pub fn directory_gate(allowed: Vec<PathBuf>) -> Arc<Gate> {
     Arc::new(move |reference| {
         let file = reference
             .resolved

@@ -30,6 +30,7 @@ mod guest;
 mod hexdump;
 mod host;
 pub mod inspect;
+mod libvirt;
 mod limits;
 mod lines;
 mod links;
@@ -49,7 +50,7 @@ pub mod value;
 pub mod vfs;
 pub mod walk;
 
-pub use drive::DriveOptions;
+pub use drive::{DriveOptions, directory_gate};
 pub use error::{Error, Result};
 pub use guest::Guest;
 pub use host::Progress;

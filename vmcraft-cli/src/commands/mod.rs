@@ -1,6 +1,7 @@
 //! The sub-commands: what is not a command of the shell.
 
 mod completions;
+mod disk;
 mod inspect;
 pub(crate) mod mount;
 pub(crate) mod unmount;
@@ -20,6 +21,8 @@ pub(crate) enum Subcommand {
     Mount(Box<mount::Mount>),
     /// Unmount a guest's tree
     Unmount(unmount::Unmount),
+    /// Look at disk images from outside
+    Disk(disk::Disk),
     /// Print the completion of this command line for a shell
     Completions(completions::Completions),
 }
@@ -32,6 +35,7 @@ impl Subcommand {
             Self::Inspect(inspect) => inspect.run(),
             Self::Mount(mount) => mount.run(),
             Self::Unmount(unmount) => unmount.run(),
+            Self::Disk(disk) => disk.run(),
             Self::Completions(completions) => completions.run(),
         }
     }

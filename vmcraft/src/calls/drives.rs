@@ -8,7 +8,7 @@ use vmcraft_macros::api;
 
 use crate::drive::{Content, Drive, DriveOptions};
 use crate::drive_uri::Remote;
-use crate::{Error, Guest, Result};
+use crate::{Error, Guest, Result, libvirt};
 
 /// How many disks a handle takes: libguestfs's limit.
 const MAX_DISKS: usize = 255;
@@ -182,6 +182,38 @@ impl Guest {
     #[call(deprecated = "add-drive")]
     pub fn add_drive_ro_with_if(&mut self, filename: &str, iface: &str) -> Result<()> {
         self.add_drive_iface(filename, iface, true)
+    }
+
+    /// Add the disks of a libvirt domain
+    ///
+    /// `dom` is the name or UUID of a domain, or a file with its XML. libvirt is asked through
+    /// `virsh`, at `libvirturi` if it is given. With `readonly`, disks are opened even if the domain
+    /// runs. CD-ROM and floppy drives are left out; `iface` has no effect here. The result is how
+    /// many disks there are.
+    ///
+    /// ```guestfish
+    /// add-domain web1 readonly:true
+    /// ```
+    #[call(alias = "domain")]
+    pub fn add_domain(
+        &mut self,
+        dom: &str,
+        libvirturi: Option<&str>,
+        readonly: Option<bool>,
+        iface: Option<&str>,
+    ) -> Result<i32> {
+        let _ = iface;
+        let disks = libvirt::disks(dom, &libvirt::domain_xml(dom, libvirturi)?)?;
+        for disk in &disks {
+            let format = disk.format.as_deref().map(str::parse).transpose();
+            let options = DriveOptions {
+                format: format.map_err(|e| Error::Usage(format!("domain {dom:?}: {}: {e}", disk.name)))?,
+                allow_in_use: readonly.unwrap_or(false),
+                ..DriveOptions::default()
+            };
+            self.add_drive_with(&disk.name, options)?;
+        }
+        i32::try_from(disks.len()).map_err(|_| Error::Usage(format!("domain {dom:?}: it has too many disks")))
     }
 
     /// Open the disks
