@@ -47,13 +47,19 @@ impl GuestOptions {
 
     fn add(&self, guest: &mut Guest, drive: &Drive) -> Result<()> {
         match drive {
-            Drive::Image { name, format, sector_size: _ } => {
+            Drive::Image { name, format, snapshot, sector_size } => {
                 let name = utf8(name)?;
                 let format = format
                     .as_deref()
                     .map(|format| format.parse().map_err(|e| message(format!("--format: {e}"))))
                     .transpose()?;
-                let options = DriveOptions { format, allow_in_use: self.ro, ..DriveOptions::default() };
+                let options = DriveOptions {
+                    format,
+                    allow_in_use: self.ro,
+                    snapshot: snapshot.clone(),
+                    sector_size: *sector_size,
+                    ..DriveOptions::default()
+                };
                 guest.add_drive_with(name, options)?;
                 Ok(())
             }

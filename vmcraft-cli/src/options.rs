@@ -80,6 +80,8 @@ pub(crate) enum Drive {
         name: OsString,
         /// What `--format=…` said last before it.
         format: Option<String>,
+        /// What `--snapshot=…` said last before it.
+        snapshot: Option<String>,
         /// What `--blocksize=…` said last before it.
         sector_size: Option<u32>,
     },
@@ -166,6 +168,17 @@ impl Args for Drives {
                     .help_heading(HEADING),
             )
             .arg(
+                Arg::new("snapshot")
+                    .long("snapshot")
+                    .value_name("NAME")
+                    .help("Show the -a disks that follow as they were at this internal snapshot")
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("")
+                    .action(ArgAction::Append)
+                    .help_heading(HEADING),
+            )
+            .arg(
                 Arg::new("blocksize")
                     .long("blocksize")
                     .value_name("BYTES")
@@ -185,6 +198,13 @@ impl Args for Drives {
     }
 }
 
+impl Drive {
+    /// An image of which nothing is said but its name.
+    pub(crate) fn image(name: OsString) -> Self {
+        Self::Image { name, format: None, snapshot: None, sector_size: None }
+    }
+}
+
 impl FromArgMatches for Drives {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         /// What stands on the command line, of all that matters for disks.
@@ -193,6 +213,7 @@ impl FromArgMatches for Drives {
             Domain(String),
             New(String),
             Format(String),
+            Snapshot(String),
             SectorSize(String),
         }
         fn collect<T: Clone + Send + Sync + 'static>(
@@ -208,15 +229,22 @@ impl FromArgMatches for Drives {
         said.extend(collect(matches, "domain", Said::Domain));
         said.extend(collect(matches, "new", Said::New));
         said.extend(collect(matches, "format", Said::Format));
+        said.extend(collect(matches, "snapshot", Said::Snapshot));
         said.extend(collect(matches, "blocksize", Said::SectorSize));
         said.sort_by_key(|(index, _)| *index);
-        let (mut drives, mut format, mut sector_size) = (Vec::new(), None, None);
+        let (mut drives, mut format, mut snapshot, mut sector_size) = (Vec::new(), None, None, None);
         for (_, said) in said {
             match said {
-                Said::Add(name) => drives.push(Drive::Image { name, format: format.clone(), sector_size }),
+                Said::Add(name) => drives.push(Drive::Image {
+                    name,
+                    format: format.clone(),
+                    snapshot: snapshot.clone(),
+                    sector_size,
+                }),
                 Said::Domain(name) => drives.push(Drive::Domain(name)),
                 Said::New(what) => drives.push(Drive::Prepared(what)),
                 Said::Format(name) => format = (!name.is_empty()).then_some(name),
+                Said::Snapshot(name) => snapshot = (!name.is_empty()).then_some(name),
                 Said::SectorSize(bytes) => sector_size = bytes.parse().ok(),
             }
         }
@@ -346,6 +374,7 @@ mod tests {
         let image = |name: &str, format: Option<&str>| Drive::Image {
             name: name.into(),
             format: format.map(str::to_owned),
+            snapshot: None,
             sector_size: None,
         };
         assert_eq!(

@@ -20,6 +20,8 @@ pub struct DriveOptions {
     /// is 512 wherever the image does not tell. An image of a 4Kn disk needs 4096 if the disk has an
     /// MBR.
     pub sector_size: Option<u32>,
+    /// Show this internal snapshot, by its ID or name, instead of the disk as it is now.
+    pub snapshot: Option<String>,
 }
 
 /// A disk that was added.

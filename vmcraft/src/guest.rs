@@ -169,7 +169,7 @@ impl Guest {
             allow_in_use: drive.allow_in_use,
             gate: self.gate.clone(),
             cache_bytes: CACHE_BYTES,
-            ..OpenOptions::default()
+            snapshot: drive.snapshot.clone(),
         }
     }
 

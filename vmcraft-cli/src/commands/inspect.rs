@@ -55,11 +55,7 @@ impl Inspect {
     /// Inspects the disks and prints what is there.
     pub(crate) fn run(&self) -> Result<ExitCode> {
         let mut drives = self.drives.clone();
-        drives.0.extend(self.disks.iter().map(|name| Drive::Image {
-            name: name.clone(),
-            format: None,
-            sector_size: None,
-        }));
+        drives.0.extend(self.disks.iter().cloned().map(Drive::image));
         if drives.0.is_empty() {
             return Err(message("no disk was given: vmcraft inspect DISK, or -a DISK"));
         }

@@ -184,7 +184,8 @@ mod tests {
             let text = command(entry.name).unwrap();
             assert!(text.contains(&format!("{} - {}", entry.name, entry.summary())), "{text}");
             for alias in entry.aliases {
-                assert_eq!(command(alias).unwrap(), text);
+                let name = format!("NAME\n    {} - ", entry.name);
+                assert!(command(alias).unwrap().starts_with(&name), "{alias}");
             }
         }
         assert!(list().contains("add-drive            add a disk"), "{}", list());

@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn the_first_word_is_a_command() {
-        assert_eq!(completed("  -add-dri"), ["  -add-drive ", "  -add-drive-opts "]);
-        assert_eq!(completed("time glob ech"), ["time glob echo "]);
-        assert_eq!(completed("help ech"), ["help echo "]);
+        assert_eq!(completed("  -inspect-o"), ["  -inspect-os "]);
+        assert_eq!(completed("time glob reop"), ["time glob reopen "]);
+        assert_eq!(completed("help reop"), ["help reopen "]);
         assert_eq!(completed("# ech"), Vec::<String>::new());
         assert_eq!(completed("echo a | ech"), Vec::<String>::new());
     }

@@ -77,7 +77,7 @@ fn adopt_old_syntax(options: &mut ShellOptions) {
             Some(domain) if !domain.contains('/') && !std::path::Path::new(domain).exists() => {
                 Drive::Domain(domain.to_owned())
             }
-            _ => Drive::Image { name, format: None, sector_size: None },
+            _ => Drive::image(name),
         });
     }
 }

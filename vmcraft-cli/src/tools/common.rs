@@ -113,7 +113,7 @@ fn old_drive(word: &OsStr) -> Drive {
         Some(domain) if !domain.contains('/') && !Path::new(domain).exists() => {
             Drive::Domain(domain.to_owned())
         }
-        _ => Drive::Image { name: word.to_owned(), format: None, sector_size: None },
+        _ => Drive::image(word.to_owned()),
     }
 }
 

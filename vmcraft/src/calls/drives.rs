@@ -35,6 +35,7 @@ impl Guest {
     /// - `protocol` with `server` and `username` names a remote disk: `nbd`, `http`, `https`, `ftp`,
     ///   `ftps` or `ssh`. `filename` is then the export's name, or the path on the server. `server`
     ///   is `HOST`, `HOST:PORT` or `unix:/SOCKET`.
+    /// - `snapshot` is the ID or name of an internal snapshot: the disk is as it was then.
     /// - `blocksize` is the size of the disk's sectors, 512 or 4096.
     /// - `cachemode` (`writeback` or `unsafe`), `discard` (`disable`, `enable` or `besteffort`),
     ///   `copyonread`, `iface` and `name` are checked and have no effect here.
@@ -60,6 +61,7 @@ impl Guest {
         discard: Option<&str>,
         copyonread: Option<bool>,
         blocksize: Option<i32>,
+        snapshot: Option<&str>,
     ) -> Result<()> {
         let wrong = |what: &str| Err(Error::Usage(format!("{filename}: {what}")));
         let _ = (name, copyonread);
@@ -89,6 +91,7 @@ impl Guest {
             allow_in_use: readonly.unwrap_or(false),
             label: label.map(str::to_owned),
             sector_size,
+            snapshot: snapshot.map(str::to_owned),
         };
         let servers: Vec<_> = server.unwrap_or_default().iter().map(|server| server.to_str_lossy()).collect();
         match protocol {
