@@ -44,6 +44,7 @@ mod printable;
 #[cfg(test)]
 mod raw_tree;
 mod settings;
+mod simple;
 #[cfg(test)]
 mod testing;
 pub mod value;

@@ -42,7 +42,7 @@ impl Guest {
     /// read-file /etc/hostname
     /// ```
     pub fn read_file(&self, path: &GuestPath) -> Result<Vec<u8>> {
-        self.resolve(path)?.read_to_vec(MAX_RESULT_BYTES)
+        self.read(path)
     }
 
     /// Read a part of a file

@@ -129,8 +129,8 @@ struct Link {
     is_dynamic: bool,
     is_pie: bool,
     interpreter: Option<String>,
-    build_id: Option<String>,
-    system: Option<String>,
+    /// What the notes say, in their order.
+    notes: Vec<String>,
 }
 
 impl Link {
@@ -168,7 +168,7 @@ impl Link {
     }
 
     fn add_notes(&mut self, numbers: &Numbers, mut notes: &[u8]) {
-        while let Some((name, kind, content, rest)) = note(numbers, notes) {
+        while let Some((Note { name, kind, content }, rest)) = note(numbers, notes) {
             match (name, kind) {
                 (b"GNU\0", 3) => {
                     let hash = match content.len() {
@@ -178,12 +178,12 @@ impl Link {
                         _ => "unknown",
                     };
                     let hex: String = content.iter().map(|byte| format!("{byte:02x}")).collect();
-                    self.build_id = Some(format!("BuildID[{hash}]={hex}"));
+                    self.notes.push(format!("BuildID[{hash}]={hex}"));
                 }
                 (b"GNU\0", 1) => {
                     let word = |index: usize| numbers.same(content, (index * 4, 4));
                     if let (Some(0), Some(a), Some(b), Some(c)) = (word(0), word(1), word(2), word(3)) {
-                        self.system = Some(format!("for GNU/Linux {a}.{b}.{c}"));
+                        self.notes.push(format!("for GNU/Linux {a}.{b}.{c}"));
                     }
                 }
                 _ => {}
@@ -215,7 +215,7 @@ impl Link {
             });
         }
         let interpreter = self.interpreter.as_ref().map(|name| format!("interpreter {name}"));
-        for part in [&interpreter, &self.build_id, &self.system].into_iter().flatten() {
+        for part in interpreter.iter().chain(&self.notes) {
             text.push_str(", ");
             text.push_str(part);
         }
@@ -239,8 +239,14 @@ fn has_pie_flag(numbers: &Numbers, dynamic: &[u8]) -> bool {
     })
 }
 
-/// The first note: its name, type and content, and the notes after it.
-fn note<'n>(numbers: &Numbers, notes: &'n [u8]) -> Option<(&'n [u8], u64, &'n [u8], &'n [u8])> {
+struct Note<'n> {
+    name: &'n [u8],
+    kind: u64,
+    content: &'n [u8],
+}
+
+/// The first note, and the notes after it.
+fn note<'n>(numbers: &Numbers, notes: &'n [u8]) -> Option<(Note<'n>, &'n [u8])> {
     let len = |place| usize::try_from(numbers.same(notes, place)?).ok();
     let (name_len, content_len) = (len((0, 4))?, len((4, 4))?);
     let kind = numbers.same(notes, (8, 4))?;
@@ -248,7 +254,7 @@ fn note<'n>(numbers: &Numbers, notes: &'n [u8]) -> Option<(&'n [u8], u64, &'n [u
     let start = name_len.checked_next_multiple_of(4)?.checked_add(12)?;
     let content = notes.get(start..start.checked_add(content_len)?)?;
     let end = start.checked_add(content_len.checked_next_multiple_of(4)?)?;
-    Some((name, kind, content, notes.get(end..).unwrap_or_default()))
+    Some((Note { name, kind, content }, notes.get(end..).unwrap_or_default()))
 }
 
 struct Symbols {

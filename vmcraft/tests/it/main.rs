@@ -1,4 +1,11 @@
-//! The library as a program uses it, on images that other tools made.
+//! The library as a program uses it, on images that other tools made. The calls that look at a guest
+//! are compared with the programs that they are named after: those run on a kernel's mount of the same
+//! image, or on the tree that it was made from.
 
 mod devices;
 mod drives;
+mod looking;
+mod mounting;
+mod reading;
+mod sample;
+mod simple;
