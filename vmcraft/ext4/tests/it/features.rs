@@ -193,7 +193,7 @@ fn other_features() {
         "-t ext4 -O encrypt,verity,stable_inodes",
         "-t ext4 -O orphan_file",
         "-t ext4 -O fast_commit",
-        "-t ext4 -O mmp",
+        "-t ext4 -O mmp -E mmp_update_interval=1",
         "-t ext4 -O ^huge_file,^large_file,^dir_nlink",
     ]);
 }
