@@ -183,7 +183,7 @@ fn plain(name: &str, format: &Format, virtual_size: Option<u64>, actual_size: Op
         virtual_size,
         actual_size,
         cluster_size: None,
-        encrypted: *format == Format::ViaQemu("luks".into()),
+        encrypted: false,
         dirty_flag: false,
         backing_filename: None,
         full_backing_filename: None,

@@ -56,7 +56,7 @@ impl FromStr for Format {
 
 /// The formats that QEMU opens for us, by its names.
 const VIA_QEMU: &[&str] =
-    &["vmdk", "vpc", "vhdx", "vdi", "qed", "parallels", "dmg", "luks", "qcow", "bochs", "cloop"];
+    &["vmdk", "vpc", "vhdx", "vdi", "qed", "parallels", "dmg", "qcow", "bochs", "cloop"];
 
 /// A file that an image names: what the [`Gate`] is asked about.
 #[derive(Debug, Clone)]

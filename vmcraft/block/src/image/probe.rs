@@ -21,6 +21,9 @@ const fn magic(offset: usize, bytes: &'static [u8], format: &'static str) -> Mag
 
 /// What the formats begin with. The names are QEMU's.
 ///
+/// LUKS is not among them: a disk that is encrypted as a whole is a raw disk, whose content is
+/// unlocked above this layer.
+///
 /// qcow and qcow2 are told apart by their version; a fixed VHD and a DMG have their mark at the end.
 const MAGICS: &[Magic] = &[
     magic(0, b"KDMV", "vmdk"),
@@ -32,7 +35,6 @@ const MAGICS: &[Magic] = &[
     magic(0, b"QED\0", "qed"),
     magic(0, b"WithoutFreeSpace", "parallels"),
     magic(0, b"WithouFreSpacExt", "parallels"),
-    magic(0, b"LUKS\xba\xbe", "luks"),
     magic(0, b"Bochs Virtual HD Image", "bochs"),
     magic(0, b"#!/bin/sh\n#V2.0 Format\n", "cloop"),
 ];

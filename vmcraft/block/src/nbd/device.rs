@@ -14,7 +14,7 @@ use crate::{BlockDevice, Discard, Extent, MapExtents};
 
 /// The longest read or write that is one request. Longer ones are sent as several at once, so that
 /// the server works on the next while we take the data of the first.
-const MAX_PIECE: u32 = 1 << 20;
+const MAX_PIECE: u32 = 256 << 10;
 /// How many requests of one read or write are under way at once. QEMU's server takes 16.
 const MAX_PIECES: usize = 16;
 /// The longest trim or write of zeros that is one request, and the longest range whose extents are

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use vmcraft_block::image::{self, Format, OpenOptions};
 
-use crate::support::{given, mixed_disk, open, options, refusal, text, write_file};
+use crate::support::{
+    Noise, assert_same, given, mixed_disk, open, options, read_all, refusal, text, write_file,
+};
 
 fn create(path: &Path, format: &str) {
     testkit::run_ok("qemu-img", ["create", "-q", "-f", format, text(path), "1M"]);
@@ -16,11 +18,9 @@ fn formats_are_told_by_content() {
     for format in ["qcow2", "vmdk", "vpc", "vhdx", "vdi", "qed", "parallels", "qcow"] {
         let path = dir.path().join(format!("disk-of-{format}.img"));
         create(&path, format);
-        if format == "qcow2" {
-            assert_eq!(open(&path).format, Format::Qcow2);
-        }
-        let said = refusal(&path, &given("vdi".parse().unwrap()).clone());
+        assert_eq!(open(&path).format.to_string(), format);
         if format != "vdi" {
+            let said = refusal(&path, &given("vdi".parse().unwrap()));
             assert!(said.contains(&format!("not in format vdi: its content is {format}")), "{said}");
         }
     }
@@ -125,4 +125,15 @@ fn encryption_and_unknown_features_are_refused_by_name() {
     bytes[table + 1] = 63;
     let named = write_file(dir.path(), "named.qcow2", &bytes);
     assert!(refusal(&named, &options()).contains("incompatible feature \"dirty bit\""));
+}
+
+#[test] // A data disk that the guest encrypted as a whole is not QEMU's LUKS format, which has the same mark.
+fn whole_disk_luks_is_raw() {
+    let dir = testkit::tempdir();
+    let mut bytes = Noise::new(50).bytes(1 << 20);
+    bytes[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    let path = write_file(dir.path(), "disk", &bytes);
+    let image = open(&path);
+    assert_eq!(image.format, Format::Raw);
+    assert_same(&read_all(&*image.device), &bytes, "the disk");
 }
