@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vmcraft_block::image::{Format, Gate};
+use vmcraft_block::image::{self, Format, Gate};
 use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents};
 
 /// How a disk is added.
@@ -31,6 +31,13 @@ pub(crate) struct Drive {
     pub(crate) name: String,
     pub(crate) content: Content,
     pub(crate) options: DriveOptions,
+}
+
+impl Drive {
+    /// Its name for messages: a URI without its password.
+    pub(crate) fn shown(&self) -> String {
+        image::without_password(&self.name)
+    }
 }
 
 /// Where a disk's bytes are.

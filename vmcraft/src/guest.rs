@@ -149,10 +149,10 @@ impl Guest {
             match &table {
                 Ok(Some(table)) => {
                     self.warnings
-                        .extend(table.warnings.iter().map(|warning| format!("{}: {warning}", drive.name)));
+                        .extend(table.warnings.iter().map(|warning| format!("{}: {warning}", drive.shown())));
                 }
                 Ok(None) => {}
-                Err(e) => self.warnings.push(format!("{}: {e}", drive.name)),
+                Err(e) => self.warnings.push(format!("{}: {e}", drive.shown())),
             }
             disks.push(Disk { device, table, label: drive.options.label.clone() });
         }
@@ -217,7 +217,7 @@ impl Guest {
     pub(crate) fn open_found(&self, found: &Found<'_>) -> Result<Arc<dyn BlockDevice>> {
         let disk = found.disk.device.clone();
         let Some(partition) = found.partition else { return Ok(disk) };
-        let image = self.drives.get(found.index).map_or("", |drive| drive.name.as_str());
+        let image = self.drives.get(found.index).map_or_else(String::new, Drive::shown);
         if partition.end_bytes() > disk.size() {
             return Err(Error::Device {
                 device: found.name.clone(),

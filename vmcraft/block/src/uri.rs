@@ -59,7 +59,7 @@ pub fn is_uri(name: &str) -> bool {
 }
 
 /// The URI without its password, for messages.
-pub(crate) fn without_password(uri: &str) -> String {
+pub fn without_password(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {

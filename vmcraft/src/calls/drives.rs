@@ -63,7 +63,8 @@ impl Guest {
         blocksize: Option<i32>,
         snapshot: Option<&str>,
     ) -> Result<()> {
-        let wrong = |what: &str| Err(Error::Usage(format!("{filename}: {what}")));
+        let shown = image::without_password(filename);
+        let wrong = |what: &str| Err(Error::Usage(format!("{shown}: {what}")));
         let _ = (name, copyonread);
         if iface.is_some_and(|iface| !is_word(iface)) {
             return wrong("iface is empty, or has other characters than letters, digits, - and _");
@@ -84,7 +85,7 @@ impl Guest {
             Some(_) => return wrong("blocksize is 512 or 4096"),
         };
         let format = format
-            .map(|format| format.parse().map_err(|e| Error::Usage(format!("{filename}: {e}"))))
+            .map(|format| format.parse().map_err(|e| Error::Usage(format!("{shown}: {e}"))))
             .transpose()?;
         let options = DriveOptions {
             format,
@@ -333,20 +334,23 @@ impl Guest {
     }
 
     fn push_drive(&mut self, name: &str, content: Content, options: DriveOptions) -> Result<()> {
+        let shown = image::without_password(name);
         if self.disks.is_some() {
-            return Err(Error::Usage(format!("{name}: drives are added before launch")));
+            return Err(Error::Usage(format!("{shown}: drives are added before launch")));
         }
         if self.drives.len() >= MAX_DISKS {
-            return Err(Error::Usage(format!("{name}: the handle has {MAX_DISKS} disks, which is the most")));
+            return Err(Error::Usage(format!(
+                "{shown}: the handle has {MAX_DISKS} disks, which is the most"
+            )));
         }
         if let Some(label) = &options.label {
             if !(1..=20).contains(&label.len()) || !label.bytes().all(|b| b.is_ascii_alphabetic()) {
                 return Err(Error::Usage(format!(
-                    "{name}: a label has 1 to 20 ASCII letters, not {label:?}"
+                    "{shown}: a label has 1 to 20 ASCII letters, not {label:?}"
                 )));
             }
             if self.drives.iter().any(|drive| drive.options.label.as_ref() == Some(label)) {
-                return Err(Error::Usage(format!("{name}: another drive has the label {label}")));
+                return Err(Error::Usage(format!("{shown}: another drive has the label {label}")));
             }
         }
         self.drives.push(Drive { name: name.to_owned(), content, options });

@@ -13,6 +13,7 @@ use super::{
     in_mount_order, inspect,
 };
 use crate::device::{Disk, disk_letters};
+use crate::drive::Drive;
 use crate::driver::DRIVERS;
 use crate::{DeviceName, Error, Guest, GuestPath, Mountable, Result};
 
@@ -33,7 +34,7 @@ impl Guest {
 
     /// All that inspection finds, to be printed or given to programs.
     pub fn inspection_report(&mut self, options: ReportOptions) -> Result<Report> {
-        let images: Vec<_> = self.drives.iter().map(|drive| drive.name.clone()).collect();
+        let images: Vec<_> = self.drives.iter().map(Drive::shown).collect();
         let disks =
             self.launched()?.iter().zip(images).enumerate().map(|(index, (disk, image))| DiskReport {
                 device: format!("/dev/sd{}", disk_letters(index)),

@@ -7,7 +7,7 @@ mod reference;
 mod remote;
 mod via_qemu;
 
-pub use crate::uri::is_uri;
+pub use crate::uri::{is_uri, without_password};
 pub use info::{BitmapInfo, EncryptInfo, FormatSpecific, ImageInfo, Info, Qcow2Info, SnapshotInfo, info};
 
 use std::fmt;

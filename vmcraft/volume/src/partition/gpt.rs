@@ -219,25 +219,26 @@ pub(super) fn read(device: &dyn BlockDevice, others: &[u32]) -> Result<Partition
 
 /// The first copy of the table, or the backup if the first is damaged.
 fn read_either(device: &dyn BlockDevice, warnings: &mut Vec<String>) -> Result<Copy> {
-    let mut fault = None;
+    let mut fault: Option<Error> = None;
     for sector_size in sector_sizes(device) {
         match read_copy(device, sector_size, sector_size.into()) {
             Ok(copy) => {
                 warnings.extend(backup_fault(device, &copy.0));
                 return Ok(copy);
             }
-            Err(Error::Corrupt { what, offset }) => {
-                // A header that is there says more than one that is not.
-                let is_signed = what != "GPT header: signature";
-                if is_signed || fault.is_none() {
-                    fault = Some((what, offset));
-                }
+            // What is wrong with a header that is there says more than that there is none.
+            Err(e @ Error::Corrupt { .. }) if fault.is_none() || has_signature(device, sector_size)? => {
+                fault = Some(e);
             }
+            Err(Error::Corrupt { .. }) => {}
             Err(e) => return Err(e),
         }
     }
-    // The loop went round once or more.
-    let (what, offset) = fault.unwrap_or_default();
+    let (what, offset) = match fault {
+        Some(Error::Corrupt { what, offset }) => (what, offset),
+        // Nothing else is put there, and the loop went round at least once.
+        _ => Default::default(),
+    };
     for sector_size in sector_sizes(device) {
         let last = (device.size() / u64::from(sector_size)).saturating_sub(1) * u64::from(sector_size);
         if let Ok(copy) = read_copy(device, sector_size, last) {
@@ -249,6 +250,16 @@ fn read_either(device: &dyn BlockDevice, warnings: &mut Vec<String>) -> Result<C
         }
     }
     Err(Error::Corrupt { what: format!("{what} (and the backup is no better)"), offset })
+}
+
+/// Whether something that calls itself a GPT header is in the second sector of this size.
+fn has_signature(device: &dyn BlockDevice, sector_size: u32) -> Result<bool> {
+    let mut signature = [0; SIGNATURE.len()];
+    if device.size() < u64::from(sector_size) * 2 {
+        return Ok(false);
+    }
+    device.read_at(sector_size.into(), &mut signature)?;
+    Ok(signature == *SIGNATURE)
 }
 
 /// What is wrong with the backup of a good table.
