@@ -5,6 +5,7 @@ mod corpus;
 mod fidelity;
 mod guestfish;
 mod inspect;
+mod mount;
 mod ordinary_user;
 mod support;
 mod tools;

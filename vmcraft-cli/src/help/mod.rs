@@ -166,9 +166,11 @@ pub(crate) fn command(name: &str) -> Result<String> {
         text.push_str("\nDESCRIPTION\n");
         text.push_str(&markdown::plain(&description));
     }
-    if Cli::command().find_subcommand(&normal).is_some_and(|sub| sub.get_name() != "help") {
+    let cli = Cli::command();
+    let mut names = std::iter::once(&entry.name).chain(entry.aliases);
+    if let Some(name) = names.find(|name| **name != "help" && cli.find_subcommand(name).is_some()) {
         text.push_str(&format!(
-            "\nThere is a sub-command of the same name besides: see vmcraft {normal} --help.\n"
+            "\nThere is a sub-command of the same name besides: see vmcraft {name} --help.\n"
         ));
     }
     Ok(text)

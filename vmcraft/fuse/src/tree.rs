@@ -48,6 +48,9 @@ pub(crate) struct Tree {
     keep_for: Duration,
 }
 
+/// Takes a name of a directory: where it leads, its type if that is known, the offset after it.
+type Add<'a> = dyn FnMut(Place, FileType, u64, &[u8]) -> ControlFlow<()> + 'a;
+
 /// The result of a request, with what the kernel is told when it fails.
 type Result<T> = std::result::Result<T, Errno>;
 
@@ -144,12 +147,7 @@ impl Tree {
     /// Shows the entries of a directory after `offset` until `add` says that there is no more room.
     ///
     /// The kernel's offsets are the driver's cursors and 2, because `.` and `..` come first.
-    fn list(
-        &self,
-        number: INodeNo,
-        offset: u64,
-        add: &mut dyn FnMut(Place, FileType, u64, &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn list(&self, number: INodeNo, offset: u64, add: &mut Add<'_>) -> Result<()> {
         let (mount, dir) = self.place(number)?;
         if offset == 0 && add(dir, FileType::Directory, 1, b".").is_break() {
             return Ok(());
