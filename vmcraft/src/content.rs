@@ -13,6 +13,9 @@ use crate::{DeviceOrPath, Error, Guest, Result};
 /// How many bytes are read at once.
 pub(crate) const STEP_BYTES: usize = 1 << 20;
 
+/// The host copies to the start of a page faster than to the middle of one.
+const PAGE_BYTES: usize = 4096;
+
 /// The longest hole that is shown at once, so that whoever writes zeros for it can be interrupted.
 const STEP_HOLE_BYTES: u64 = 64 << 20;
 
@@ -73,7 +76,10 @@ impl Content {
         mut show: impl FnMut(Run<'_>) -> Result<()>,
     ) -> Result<()> {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut buf = vec![0; len.min(STEP_BYTES)];
+        let mut space = vec![0; len.min(STEP_BYTES) + PAGE_BYTES];
+        // It can answer more than the space has, where no alignment is to be had.
+        let start = space.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+        let buf = &mut space[start..];
         let mut at = range.start;
         while at < range.end {
             let (data, data_end) = match self.next_data(at)? {
