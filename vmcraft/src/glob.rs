@@ -53,13 +53,12 @@ fn expand_one(
         let mut matching = Vec::new();
         for path in &paths {
             tick()?;
-            for name in names_in(vfs, path)? {
-                if matches(part, &name) {
-                    let path = join(path, name.as_bstr());
-                    budget.spend_item(path.len())?;
-                    matching.push(path);
-                }
-            }
+            matching_names(vfs, path, part, &mut |name| {
+                let path = join(path, name);
+                budget.spend_item(path.len())?;
+                matching.push(path);
+                Ok(())
+            })?;
         }
         paths = matching;
     }
@@ -83,16 +82,22 @@ fn expand_one(
     Ok(())
 }
 
-/// All names in a directory, with `.` and `..`; none if the path leads to no directory.
-fn names_in(vfs: &Vfs, path: &BString) -> Result<Vec<BString>> {
-    let Some(dir) = present(vfs.resolve(GuestPath::new(path), LastLink::Follow))? else {
-        return Ok(Vec::new());
-    };
+/// Shows the names in a directory, `.` and `..` among them, that a pattern matches; none if the path
+/// leads to no directory.
+fn matching_names(
+    vfs: &Vfs,
+    path: &BString,
+    pattern: &[u8],
+    show: &mut dyn FnMut(&BStr) -> Result<()>,
+) -> Result<()> {
+    let Some(dir) = present(vfs.resolve(GuestPath::new(path), LastLink::Follow))? else { return Ok(()) };
     if !dir.metadata()?.is_dir() {
-        return Ok(Vec::new());
+        return Ok(());
     }
-    let entries = dir.entries()?.into_iter().map(|(name, _, _)| name);
-    Ok([".", ".."].map(BString::from).into_iter().chain(entries).collect())
+    let mut show_matching = |name: &BStr| if matches(pattern, name) { show(name) } else { Ok(()) };
+    show_matching(".".into())?;
+    show_matching("..".into())?;
+    dir.visit_entries(|entry| show_matching(entry.name))
 }
 
 /// glob(3) passes over what is not there, and over links in a circle.

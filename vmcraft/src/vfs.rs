@@ -196,8 +196,8 @@ impl Vfs {
         let parent = self.resolve_any(GuestPath::new(&parent), LastLink::Follow)?;
         if parent.mount != MountId(0) {
             return Err(Error::Unsupported(format!(
-                "{path}: mountpoints are made before the file system on {} is mounted: this version \
-                 writes nothing into a guest",
+                "{path}: a mountpoint inside the file system on {}, into which this version writes \
+                 nothing; make mountpoints before it is mounted",
                 self.mount_of(&parent).mountpoint
             )));
         }

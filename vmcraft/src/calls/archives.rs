@@ -28,7 +28,7 @@ impl Guest {
     /// ```guestfish
     /// tar-out / root.tar
     /// tar-out /home home.tar.gz compress:gzip xattrs:true acls:true
-    /// tar-out /var - excludes:"cache *.log"
+    /// tar-out /var - "excludes:cache *.log"
     /// ```
     #[call(alias = "tar-out-opts")]
     #[expect(clippy::too_many_arguments, reason = "libguestfs's call has as many")]

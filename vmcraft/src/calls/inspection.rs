@@ -27,6 +27,10 @@ impl Guest {
     /// Give the roots that the last `inspect-os` found
     ///
     /// The result is empty if `inspect-os` was not called.
+    ///
+    /// ```guestfish
+    /// inspect-get-roots
+    /// ```
     pub fn inspect_get_roots(&mut self) -> Result<Vec<String>> {
         Ok(match self.inspected() {
             Ok(inspection) => inspection.systems.iter().map(|system| system.root.clone()).collect(),
@@ -37,6 +41,10 @@ impl Guest {
     /// Give the type of an operating system
     ///
     /// It is `linux`; other systems are not found yet.
+    ///
+    /// ```guestfish
+    /// inspect-get-type /dev/sda1
+    /// ```
     pub fn inspect_get_type(&mut self, root: &Mountable) -> Result<String> {
         Ok(self.inspected_system(root)?.os_type.clone())
     }
@@ -44,6 +52,10 @@ impl Guest {
     /// Give the architecture of an operating system
     ///
     /// It is that of its programs, by the names that `file-architecture` has, or `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-arch /dev/sda1
+    /// ```
     pub fn inspect_get_arch(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.arch))
     }
@@ -52,6 +64,10 @@ impl Guest {
     ///
     /// It is a short name such as `debian`, `ubuntu`, `fedora`, `rhel`, `opensuse`, `sles`,
     /// `archlinux` or `alpinelinux`, or `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-distro /dev/sda1
+    /// ```
     pub fn inspect_get_distro(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.distro))
     }
@@ -59,6 +75,10 @@ impl Guest {
     /// Give the major version of an operating system
     ///
     /// It is 0 if the system has no version, as those that are released as they go.
+    ///
+    /// ```guestfish
+    /// inspect-get-major-version /dev/sda1
+    /// ```
     pub fn inspect_get_major_version(&mut self, root: &Mountable) -> Result<i32> {
         Ok(self.inspected_system(root)?.major_version)
     }
@@ -66,6 +86,10 @@ impl Guest {
     /// Give the minor version of an operating system
     ///
     /// It is 0 if the system has none.
+    ///
+    /// ```guestfish
+    /// inspect-get-minor-version /dev/sda1
+    /// ```
     pub fn inspect_get_minor_version(&mut self, root: &Mountable) -> Result<i32> {
         Ok(self.inspected_system(root)?.minor_version)
     }
@@ -74,6 +98,10 @@ impl Guest {
     ///
     /// It is for people: the name in os-release, or the line of a release file; `unknown` if there is
     /// none.
+    ///
+    /// ```guestfish
+    /// inspect-get-product-name /dev/sda1
+    /// ```
     pub fn inspect_get_product_name(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.product_name))
     }
@@ -81,6 +109,10 @@ impl Guest {
     /// Give the product variant of an operating system
     ///
     /// Only Windows has one; for all other systems the result is `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-product-variant /dev/sda1
+    /// ```
     pub fn inspect_get_product_variant(&mut self, root: &Mountable) -> Result<String> {
         self.inspected_system(root)?;
         Ok(or_unknown(&None))
@@ -89,6 +121,10 @@ impl Guest {
     /// Give the build ID of an operating system
     ///
     /// It is `BUILD_ID` of os-release, or `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-build-id /dev/sda1
+    /// ```
     pub fn inspect_get_build_id(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.build_id))
     }
@@ -96,6 +132,10 @@ impl Guest {
     /// Give the host name of an operating system
     ///
     /// It is `unknown` if none is set.
+    ///
+    /// ```guestfish
+    /// inspect-get-hostname /dev/sda1
+    /// ```
     pub fn inspect_get_hostname(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.hostname))
     }
@@ -103,6 +143,10 @@ impl Guest {
     /// Give the identifier that osinfo-db has for an operating system
     ///
     /// It is a guess from distribution and version, such as `debian12`, or `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-osinfo /dev/sda1
+    /// ```
     pub fn inspect_get_osinfo(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.osinfo))
     }
@@ -110,6 +154,10 @@ impl Guest {
     /// Give the format of an operating system's packages
     ///
     /// It is `deb`, `rpm`, `apk`, `pacman`, `ebuild`, `xbps`, `pisi` or `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-package-format /dev/sda1
+    /// ```
     pub fn inspect_get_package_format(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.package_format))
     }
@@ -118,6 +166,10 @@ impl Guest {
     ///
     /// It is `apt`, `dnf`, `yum`, `zypper`, `apk`, `pacman`, `portage`, `urpmi`, `up2date`, `xbps`,
     /// `pisi` or `unknown`.
+    ///
+    /// ```guestfish
+    /// inspect-get-package-management /dev/sda1
+    /// ```
     pub fn inspect_get_package_management(&mut self, root: &Mountable) -> Result<String> {
         Ok(or_unknown(&self.inspected_system(root)?.package_management))
     }
@@ -126,6 +178,10 @@ impl Guest {
     ///
     /// The result has a device for each mountpoint in the system's fstab, in that order. A device may
     /// be missing, or hold something that cannot be mounted.
+    ///
+    /// ```guestfish
+    /// inspect-get-mountpoints /dev/sda1
+    /// ```
     pub fn inspect_get_mountpoints(&mut self, root: &Mountable) -> Result<Vec<(BString, BString)>> {
         let mountpoints = &self.inspected_system(root)?.mountpoints;
         Ok(mountpoints.iter().map(|mount| (mount.mountpoint.clone(), mount.device.as_str().into())).collect())
@@ -134,6 +190,10 @@ impl Guest {
     /// Give the devices that belong to an operating system
     ///
     /// They are those in its fstab, swap space too, in that order.
+    ///
+    /// ```guestfish
+    /// inspect-get-filesystems /dev/sda1
+    /// ```
     pub fn inspect_get_filesystems(&mut self, root: &Mountable) -> Result<Vec<String>> {
         Ok(self.inspected_system(root)?.filesystems.clone())
     }
@@ -141,6 +201,10 @@ impl Guest {
     /// Give the drive letters of an operating system
     ///
     /// Only Windows has them; for all other systems the result is empty.
+    ///
+    /// ```guestfish
+    /// inspect-get-drive-mappings /dev/sda1
+    /// ```
     pub fn inspect_get_drive_mappings(&mut self, root: &Mountable) -> Result<Vec<(BString, BString)>> {
         self.inspected_system(root)?;
         Ok(Vec::new())
@@ -151,6 +215,10 @@ impl Guest {
     /// The result is a PNG from the guest, and empty if there is none: `/etc/favicon.png` unless
     /// `favicon` is false, else the distribution's logo. With `highquality` small pictures are left
     /// out. The picture is the guest's and may be forged.
+    ///
+    /// ```guestfish
+    /// inspect-get-icon /dev/sda1
+    /// ```
     pub fn inspect_get_icon(
         &mut self,
         root: &Mountable,
@@ -166,12 +234,20 @@ impl Guest {
     /// They are its packages, sorted by name. The list is read from the guest's disks, whatever is
     /// mounted. It is empty for a system whose packages have no list; the database of rpm cannot be
     /// read yet, and is an error.
+    ///
+    /// ```guestfish
+    /// inspect-list-applications2 /dev/sda1
+    /// ```
     pub fn inspect_list_applications2(&mut self, root: &Mountable) -> Result<Vec<Application2>> {
         let system = self.inspected_system(root)?;
         self.inspected()?.applications(system)
     }
 
     /// List the applications of an operating system
+    ///
+    /// ```guestfish
+    /// inspect-list-applications /dev/sda1
+    /// ```
     #[call(deprecated = "inspect-list-applications2")]
     pub fn inspect_list_applications(&mut self, root: &Mountable) -> Result<Vec<Application>> {
         let applications = self.inspect_list_applications2(root)?;
@@ -181,6 +257,10 @@ impl Guest {
     /// Give the format of an operating system
     ///
     /// It is always `installed`: installation media are not found.
+    ///
+    /// ```guestfish
+    /// inspect-get-format /dev/sda1
+    /// ```
     pub fn inspect_get_format(&mut self, root: &Mountable) -> Result<String> {
         self.inspected_system(root)?;
         Ok("installed".into())
@@ -189,6 +269,10 @@ impl Guest {
     /// Tell whether an operating system is a live CD
     ///
     /// It never is: these are not found.
+    ///
+    /// ```guestfish
+    /// inspect-is-live /dev/sda1
+    /// ```
     pub fn inspect_is_live(&mut self, root: &Mountable) -> Result<bool> {
         self.inspected_system(root)?;
         Ok(false)
@@ -197,6 +281,10 @@ impl Guest {
     /// Tell whether an operating system is a network installer
     ///
     /// It never is: these are not found.
+    ///
+    /// ```guestfish
+    /// inspect-is-netinst /dev/sda1
+    /// ```
     pub fn inspect_is_netinst(&mut self, root: &Mountable) -> Result<bool> {
         self.inspected_system(root)?;
         Ok(false)
@@ -205,6 +293,10 @@ impl Guest {
     /// Tell whether an operating system is one of several installation disks
     ///
     /// It never is: these are not found.
+    ///
+    /// ```guestfish
+    /// inspect-is-multipart /dev/sda1
+    /// ```
     pub fn inspect_is_multipart(&mut self, root: &Mountable) -> Result<bool> {
         self.inspected_system(root)?;
         Ok(false)
@@ -213,6 +305,10 @@ impl Guest {
     /// Give the system directory of Windows
     ///
     /// It is an error for any other operating system.
+    ///
+    /// ```guestfish
+    /// inspect-get-windows-systemroot /dev/sda1
+    /// ```
     pub fn inspect_get_windows_systemroot(&mut self, root: &Mountable) -> Result<String> {
         self.windows_only(root, "systemroot could not be determined")
     }
@@ -220,6 +316,10 @@ impl Guest {
     /// Give the control set that Windows uses
     ///
     /// It is an error for any other operating system.
+    ///
+    /// ```guestfish
+    /// inspect-get-windows-current-control-set /dev/sda1
+    /// ```
     pub fn inspect_get_windows_current_control_set(&mut self, root: &Mountable) -> Result<String> {
         self.windows_only(root, "CurrentControlSet could not be determined")
     }
@@ -227,6 +327,10 @@ impl Guest {
     /// Give the path of the `SOFTWARE` registry hive
     ///
     /// It is an error for any operating system but Windows.
+    ///
+    /// ```guestfish
+    /// inspect-get-windows-software-hive /dev/sda1
+    /// ```
     pub fn inspect_get_windows_software_hive(&mut self, root: &Mountable) -> Result<String> {
         self.windows_only(root, "software hive not found")
     }
@@ -234,6 +338,10 @@ impl Guest {
     /// Give the path of the `SYSTEM` registry hive
     ///
     /// It is an error for any operating system but Windows.
+    ///
+    /// ```guestfish
+    /// inspect-get-windows-system-hive /dev/sda1
+    /// ```
     pub fn inspect_get_windows_system_hive(&mut self, root: &Mountable) -> Result<String> {
         self.windows_only(root, "system hive not found")
     }
@@ -241,6 +349,10 @@ impl Guest {
     /// Tell whether Windows has group policies set
     ///
     /// It is an error for any other operating system.
+    ///
+    /// ```guestfish
+    /// inspect-get-windows-group-policy /dev/sda1
+    /// ```
     pub fn inspect_get_windows_group_policy(&mut self, root: &Mountable) -> Result<bool> {
         self.windows_only(root, "group policy could not be determined").map(|_| false)
     }

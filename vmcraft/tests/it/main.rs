@@ -4,6 +4,7 @@
 
 mod devices;
 mod drives;
+mod examples;
 mod looking;
 mod mounting;
 mod reading;
