@@ -50,6 +50,20 @@ pub fn check(fs: &dyn FileSystem) -> Result<(), String> {
     ensure(statfs.inodes_free <= statfs.inodes, "statfs: more free inodes than inodes")
 }
 
+/// Does all of [`check`] in several threads at once: a driver is asked by many, and what one of them
+/// reads or caches must not change what another sees.
+pub fn check_from_threads(fs: &dyn FileSystem, threads: usize) -> Result<(), String> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| check(fs))).collect();
+        // All are waited for, so that a panic of any is seen.
+        let results: Vec<_> = running
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned())))
+            .collect();
+        results.into_iter().collect()
+    })
+}
+
 fn ensure(holds: bool, what: &str) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what.to_owned()) }
 }

@@ -1,0 +1,4 @@
+//! The conformance checks, checked.
+
+mod conformance;
+mod memory;
