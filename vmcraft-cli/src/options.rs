@@ -207,54 +207,59 @@ impl Drive {
 
 impl FromArgMatches for Drives {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        /// What stands on the command line, of all that matters for disks.
-        enum Said {
-            Add(OsString),
-            Domain(String),
-            New(String),
-            Format(String),
-            Snapshot(String),
-            SectorSize(String),
-        }
-        fn collect<T: Clone + Send + Sync + 'static>(
-            matches: &ArgMatches,
-            id: &str,
-            make: fn(T) -> Said,
-        ) -> Vec<(usize, Said)> {
-            let indices = matches.indices_of(id).into_iter().flatten();
-            let values = matches.get_many::<T>(id).into_iter().flatten();
-            indices.zip(values.cloned().map(make)).collect()
-        }
-        let mut said = collect(matches, "add", Said::Add);
-        said.extend(collect(matches, "domain", Said::Domain));
-        said.extend(collect(matches, "new", Said::New));
-        said.extend(collect(matches, "format", Said::Format));
-        said.extend(collect(matches, "snapshot", Said::Snapshot));
-        said.extend(collect(matches, "blocksize", Said::SectorSize));
-        said.sort_by_key(|(index, _)| *index);
-        let (mut drives, mut format, mut snapshot, mut sector_size) = (Vec::new(), None, None, None);
-        for (_, said) in said {
-            match said {
-                Said::Add(name) => drives.push(Drive::Image {
-                    name,
-                    format: format.clone(),
-                    snapshot: snapshot.clone(),
-                    sector_size,
-                }),
-                Said::Domain(name) => drives.push(Drive::Domain(name)),
-                Said::New(what) => drives.push(Drive::Prepared(what)),
-                Said::Format(name) => format = (!name.is_empty()).then_some(name),
-                Said::Snapshot(name) => snapshot = (!name.is_empty()).then_some(name),
-                Said::SectorSize(bytes) => sector_size = bytes.parse().ok(),
-            }
-        }
-        Ok(Self(drives))
+        Ok(Self(drives_of(matches, "add", "domain")))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// The disks that two options name, in their order, with what `--format` and `--blocksize` say of them.
+pub(crate) fn drives_of(matches: &ArgMatches, add: &str, domain: &str) -> Vec<Drive> {
+    /// What stands on the command line, of all that matters for disks.
+    enum Said {
+        Add(OsString),
+        Domain(String),
+        New(String),
+        Format(String),
+        Snapshot(String),
+        SectorSize(String),
+    }
+    fn collect<T: Clone + Send + Sync + 'static>(
+        matches: &ArgMatches,
+        id: &str,
+        make: fn(T) -> Said,
+    ) -> Vec<(usize, Said)> {
+        let indices = matches.indices_of(id).into_iter().flatten();
+        let values = matches.get_many::<T>(id).into_iter().flatten();
+        indices.zip(values.cloned().map(make)).collect()
+    }
+    let mut said = collect(matches, add, Said::Add);
+    said.extend(collect(matches, domain, Said::Domain));
+    said.extend(collect(matches, "new", Said::New));
+    said.extend(collect(matches, "format", Said::Format));
+    said.extend(collect(matches, "snapshot", Said::Snapshot));
+    said.extend(collect(matches, "blocksize", Said::SectorSize));
+    said.sort_by_key(|(index, _)| *index);
+    let (mut drives, mut format, mut snapshot, mut sector_size) = (Vec::new(), None, None, None);
+    for (_, said) in said {
+        match said {
+            Said::Add(name) => drives.push(Drive::Image {
+                name,
+                format: format.clone(),
+                snapshot: snapshot.clone(),
+                sector_size,
+            }),
+            Said::Domain(name) => drives.push(Drive::Domain(name)),
+            Said::New(what) => drives.push(Drive::Prepared(what)),
+            Said::Format(name) => format = (!name.is_empty()).then_some(name),
+            Said::Snapshot(name) => snapshot = (!name.is_empty()).then_some(name),
+            Said::SectorSize(bytes) => sector_size = bytes.parse().ok(),
+        }
+    }
+    drives
 }
 
 /// The shell's options, and the commands that follow them.

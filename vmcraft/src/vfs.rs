@@ -54,7 +54,8 @@ pub struct Mount {
     covers: Option<(MountId, InodeNumber)>,
 }
 
-/// The tree of mounted file systems.
+/// The tree of mounted file systems. A clone has the same file systems, mounted as they were when it
+/// was made.
 #[derive(Clone)]
 pub struct Vfs {
     mounts: Vec<Mount>,

@@ -6,14 +6,15 @@
 //!
 //! Names of a directory come in the order of their inode numbers, some thousands at a time. That is
 //! close to the order in which a file system lays inodes and content out, and it is the same each
-//! time the same image is read.
+//! time the same image is read. [`Walk::by_name`] is for people, and for comparing trees.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use bstr::{BStr, BString, ByteSlice, ByteVec};
-use vmcraft_fs::{InodeNumber, Metadata};
+use vmcraft_fs::{DeviceNumber, InodeNumber, Metadata};
 
+use crate::calls::device_number;
 use crate::vfs::{Mount, MountId, Node, Vfs, join};
 use crate::{Error, Result};
 
@@ -22,6 +23,9 @@ const BUFFERED_NAMES: usize = 64 * 1024;
 
 /// How many names at least are taken of a directory at once.
 const FEWEST_NAMES: usize = 16;
+
+/// How many names are held at most where they come in their own order, which needs whole directories.
+const SORTED_NAMES: usize = 4 << 20;
 
 /// How deep directories are followed. Linux opens no path of more than 2048 names.
 const MAX_DEPTH: usize = 16 * 1024;
@@ -34,6 +38,7 @@ pub struct Walk<'a> {
     vfs: &'a Vfs,
     start: Node,
     leave_out: Option<Box<LeaveOut<'a>>>,
+    by_name: bool,
     stage: Stage<'a>,
     levels: Vec<Level<'a>>,
     /// How many names the levels hold together.
@@ -101,6 +106,11 @@ impl Entry<'_> {
         if self.path.is_empty() { self.start.to_owned() } else { join(self.start, self.path) }
     }
 
+    /// The device that it is on, as `st_dev` of `stat` has it.
+    pub fn device(&self) -> DeviceNumber {
+        device_number(self.mount)
+    }
+
     /// The same place as a node.
     pub fn node(&self) -> Node {
         Node {
@@ -124,6 +134,7 @@ impl<'a> Walk<'a> {
             vfs,
             start,
             leave_out: None,
+            by_name: false,
             stage: Stage::Start,
             levels: Vec::new(),
             buffered: 0,
@@ -135,6 +146,13 @@ impl<'a> Walk<'a> {
     /// Leaves out what the function says, without looking at it. It is not asked about the start.
     pub fn leaving_out(mut self, leave_out: impl Fn(&BStr) -> bool + 'a) -> Self {
         self.leave_out = Some(Box::new(leave_out));
+        self
+    }
+
+    /// Shows the names of each directory in the order of their bytes. Whole directories are read for
+    /// it; one with more than some millions of names is an error.
+    pub fn by_name(mut self) -> Self {
+        self.by_name = true;
         self
     }
 
@@ -224,7 +242,10 @@ impl<'a> Walk<'a> {
     fn fill(&mut self, cursor: u64) -> Result<()> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         // A half of what is left: so no directory takes all, and deep ones still get some.
-        let limit = (BUFFERED_NAMES.saturating_sub(self.buffered) / 2).max(FEWEST_NAMES);
+        let limit = match self.by_name {
+            true => SORTED_NAMES.saturating_sub(self.buffered),
+            false => (BUFFERED_NAMES.saturating_sub(self.buffered) / 2).max(FEWEST_NAMES),
+        };
         level.cursor = None;
         level.names.clear();
         let mut bad_name = false;
@@ -243,13 +264,23 @@ impl<'a> Walk<'a> {
             ControlFlow::Break(())
         });
         let names = &level.names;
-        level.pending.sort_unstable_by(|a, b| {
-            // The last one is shown first.
-            (b.inode, &names[b.name.clone()]).cmp(&(a.inode, &names[a.name.clone()]))
-        });
+        let name = |pending: &Pending| &names[pending.name.clone()];
+        // The last one is shown first.
+        match self.by_name {
+            true => level.pending.sort_unstable_by(|a, b| name(b).cmp(name(a))),
+            false => {
+                level.pending.sort_unstable_by(|a, b| (b.inode, name(b)).cmp(&(a.inode, name(a))));
+            }
+        }
+        let is_too_large = self.by_name && level.cursor.is_some();
         self.buffered += level.pending.len();
         self.path.truncate(level.path_len);
         read.map_err(|source| self.error(source))?;
+        if is_too_large {
+            return Err(self.error(vmcraft_fs::Error::InvalidInput(
+                "the directory has too many names to bring them into order",
+            )));
+        }
         if bad_name {
             return Err(self.error(vmcraft_fs::Error::InvalidInput(
                 "the directory has an entry with a name that no file can have",
@@ -339,6 +370,18 @@ mod tests {
         let inner = walk.next().unwrap().unwrap();
         assert_eq!((inner.guest_path(), inner.name(), inner.depth), ("/z/inner".into(), "inner".into(), 1));
         assert_eq!(inner.node().path, "/z/inner");
+    }
+
+    #[test] // What compares two trees relies on the order: virt-diff.
+    fn by_name_the_order_is_that_of_the_bytes() {
+        let mut tree = RawTree::new();
+        let dir = tree.dir(ROOT, "dir");
+        tree.file(ROOT, "dir.x", b"");
+        tree.file(ROOT, "B", b"");
+        tree.file(dir, "z", b"");
+        tree.file(dir, "a", b"");
+        let vfs = mounted(tree);
+        assert_eq!(shown(Walk::new(&vfs, root(&vfs)).by_name()), ["", "B", "dir", "dir/a", "dir/z", "dir.x"]);
     }
 
     #[test] // `tar-out /` has what is mounted on /boot, not what it covers.

@@ -4,8 +4,17 @@
 
 mod cat;
 mod common;
+mod csv;
+mod df;
+mod diff;
+mod fields;
+mod filesystems;
 mod inspector;
+mod log;
+mod ls;
 mod mount;
+mod size;
+mod table;
 mod wrappers;
 
 use std::ffi::{OsStr, OsString};
@@ -72,7 +81,12 @@ pub(crate) const PERSONALITIES: &[Personality] = &[
     Personality::of::<mount::Guestunmount>("guestunmount"),
     Personality::of::<cat::Cat>("virt-cat"),
     Personality::of::<wrappers::CopyOut>("virt-copy-out"),
+    Personality::of::<df::Df>("virt-df"),
+    Personality::of::<diff::Diff>("virt-diff"),
+    Personality::of::<filesystems::Filesystems>("virt-filesystems"),
     Personality::of::<inspector::Inspector>("virt-inspector"),
+    Personality::of::<log::Log>("virt-log"),
+    Personality::of::<ls::Ls>("virt-ls"),
     Personality::of::<wrappers::TarOut>("virt-tar-out"),
 ];
 

@@ -465,7 +465,7 @@ fn present(found: Result<Node>) -> Result<Option<Node>> {
 
 /// The number that Linux gives to the device of a mount: `sd` disks have major numbers of their
 /// own; what is no disk gets an anonymous one.
-fn device_number(mount: &Mount) -> DeviceNumber {
+pub(crate) fn device_number(mount: &Mount) -> DeviceNumber {
     // The majors of disks 0-15, 16-31 and so on, each with 16 minors for a disk.
     const SD_MAJORS: [u32; 16] = [8, 65, 66, 67, 68, 69, 70, 71, 128, 129, 130, 131, 132, 133, 134, 135];
     let of_disk = parse_disk_name(&mount.device).and_then(|(index, partition)| {

@@ -19,6 +19,7 @@ mod transfer;
 mod volumes;
 mod xattrs;
 
+pub(crate) use self::metadata::device_number;
 use crate::call::Call;
 
 /// All calls, in the order of the manual.
