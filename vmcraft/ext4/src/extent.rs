@@ -55,7 +55,17 @@ struct RawExtent {
     start_lo: U32,
 }
 
+impl RawExtent {
+    /// How many blocks it maps.
+    fn blocks(&self) -> u64 {
+        let len = self.len.get();
+        u64::from(if len > MAX_WRITTEN { len - MAX_WRITTEN } else { len })
+    }
+}
+
 const ENTRY: usize = 12;
+/// What the root may map.
+const WHOLE_FILE: (u64, u64) = (0, u32::MAX as u64);
 const _: () = assert!(size_of::<RawHeader>() == ENTRY);
 const _: () = assert!(size_of::<RawIndex>() == ENTRY);
 const _: () = assert!(size_of::<RawExtent>() == ENTRY);
@@ -125,12 +135,24 @@ impl<'a> Node<'a> {
             return Err(place.corrupt("an inner node without entries", 2));
         }
         let node = Self { place, depth: found, entries: &rest[..entries * ENTRY], low, high };
-        // Both kinds of entries begin with the first block that they map.
+        // Entries of either kind begin with the first block that they map.
         let first = node.entries.first_chunk().map_or(low, |b| u64::from(u32::from_le_bytes(*b)));
         if depth.is_some() && first != low {
             return Err(place.corrupt(format_args!("starts at block {first} of the file, not {low}"), ENTRY));
         }
         Ok(node)
+    }
+
+    /// Checks that entries are in order and do not overlap, without which searches go astray.
+    fn check_order(&self) -> Result<()> {
+        let in_order = if self.depth > 0 {
+            let indexes = <[RawIndex]>::ref_from_bytes(self.entries).unwrap_or_default();
+            indexes.is_sorted_by(|a, b| a.block.get() < b.block.get())
+        } else {
+            let extents = <[RawExtent]>::ref_from_bytes(self.entries).unwrap_or_default();
+            extents.is_sorted_by(|a, b| u64::from(a.block.get()) + a.blocks() <= b.block.get().into())
+        };
+        if in_order { Ok(()) } else { Err(self.out_of_order()) }
     }
 
     /// The child that maps `block`.
@@ -158,8 +180,7 @@ impl<'a> Node<'a> {
             return self.hole(self.low, next, block);
         };
         let mut run = self.extent(&extents[index], index, sb)?;
-        let overlaps = extents.get(after).is_some_and(|e| u64::from(e.block.get()) < run.end());
-        if run.start < self.low || overlaps {
+        if run.start < self.low {
             return Err(self.out_of_order());
         }
         if block >= run.end() {
@@ -187,9 +208,7 @@ impl<'a> Node<'a> {
     }
 
     fn extent(&self, raw: &RawExtent, index: usize, sb: &Superblock) -> Result<Run> {
-        let len = raw.len.get();
-        let (len, written) = if len > MAX_WRITTEN { (len - MAX_WRITTEN, false) } else { (len, true) };
-        let len = u64::from(len);
+        let len = raw.blocks();
         let start = u64::from(raw.block.get());
         let physical = u64::from(raw.start_hi.get()) << 32 | u64::from(raw.start_lo.get());
         if len == 0 || start + len > 1 << 32 || !sb.holds(physical, len) {
@@ -198,6 +217,7 @@ impl<'a> Node<'a> {
             );
             return Err(self.place.corrupt(what, ENTRY * (1 + index)));
         }
+        let written = raw.len.get() <= MAX_WRITTEN;
         let kind = if written { RunKind::Data(physical) } else { RunKind::Unwritten };
         Ok(Run { start, len, kind })
     }
@@ -218,7 +238,8 @@ impl<'a> Node<'a> {
 /// Decodes a node and asks for blocks all over it, for [`crate::fuzz`].
 pub(crate) fn probe_node(bytes: &[u8], sb: &Superblock) {
     let place = Place { inode: 12, block: Some(1), offset: 0 };
-    let Ok(node) = Node::decode(bytes, place, None, (0, u64::from(u32::MAX))) else { return };
+    let Ok(node) = Node::decode(bytes, place, None, WHOLE_FILE) else { return };
+    let _ = node.check_order();
     for block in [0, 1, 2, 1000, 0x7fff_ffff, 0xffff_fffe] {
         let _ = if node.depth > 0 { node.child(block).map(|_| ()) } else { node.run(block, sb).map(|_| ()) };
     }
@@ -251,7 +272,8 @@ pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
     let sb = &volume.sb;
     let block = u64::from(block);
     let root = Place { inode: inode.number, block: None, offset: inode.offset + I_BLOCK_START as u64 };
-    let mut node = Node::decode(&inode.block, root, None, (0, u64::from(u32::MAX)))?;
+    let mut node = Node::decode(&inode.block, root, None, WHOLE_FILE)?;
+    node.check_order()?;
     let mut held; // keeps the bytes that `node` looks at
     while node.depth > 0 {
         let (number, range) = match node.child(block)? {
@@ -264,7 +286,10 @@ pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
         let depth = node.depth - 1;
         let place = Place { inode: inode.number, block: Some(number), offset: sb.byte_of(number) };
         held = volume.block(number, || format!("extent tree of inode {}", inode.number))?;
-        held.verify_once(Role::ExtentNode(inode.number), |bytes| verify(bytes, inode, sb, place))?;
+        held.verify_once(Role::ExtentNode(inode.number), |bytes| {
+            verify(bytes, inode, sb, place)?;
+            Node::decode(bytes, place, Some(depth), range)?.check_order()
+        })?;
         node = Node::decode(&held.bytes, place, Some(depth), range)?;
     }
     node.run(block, sb)

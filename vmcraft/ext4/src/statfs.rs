@@ -43,18 +43,14 @@ fn reserved_clusters(sb: &Superblock) -> u64 {
 /// and the journal.
 fn overhead_clusters(volume: &Volume) -> Result<u64> {
     let sb = &volume.sb;
-    let bigalloc = sb.cluster_blocks > 1;
-    // Where counting is slow, the kernel trusts the number that mkfs left.
-    if bigalloc && sb.overhead_clusters != 0 && u64::from(sb.overhead_clusters) <= sb.blocks {
+    let mut overhead = if sb.cluster_blocks == 1 {
+        u64::from(sb.first_data_block) + (0..sb.groups).map(|group| fixed_blocks(sb, group)).sum::<u64>()
+    } else if sb.overhead_clusters != 0 && u64::from(sb.overhead_clusters) <= sb.blocks {
+        // Where counting is slow, the kernel trusts the number that mkfs left.
         return Ok(sb.overhead_clusters.into());
-    }
-    let mut overhead = u64::from(sb.first_data_block / sb.cluster_blocks);
-    for group in 0..sb.groups {
-        // Beside a superblock there is room for the descriptor table to grow.
-        let backup = if sb.has_superblock(group) { 1 + u64::from(sb.reserved_descriptor_blocks) } else { 0 };
-        overhead +=
-            backup + u64::from(sb.descriptor_blocks_in(group)) + u64::from(sb.inode_table_blocks()) + 2;
-    }
+    } else {
+        shared_clusters(volume)?
+    };
     if let JournalPlace::Inode(number) = sb.journal {
         match volume.any_inode(number) {
             Ok(journal) => {
@@ -66,4 +62,45 @@ fn overhead_clusters(volume: &Volume) -> Result<u64> {
         }
     }
     Ok(overhead)
+}
+
+/// The superblock and the descriptors at a group's start.
+fn blocks_at_start(sb: &Superblock, group: u32) -> u64 {
+    u64::from(sb.has_superblock(group)) + u64::from(sb.descriptor_blocks_in(group))
+}
+
+/// The blocks of fixed place that a group has, wherever they are: two of them are bitmaps. Beside a
+/// superblock there is room for the descriptor table to grow.
+fn fixed_blocks(sb: &Superblock, group: u32) -> u64 {
+    let room = if sb.has_superblock(group) { u64::from(sb.reserved_descriptor_blocks) } else { 0 };
+    blocks_at_start(sb, group) + room + u64::from(sb.inode_table_blocks()) + 2
+}
+
+/// The clusters that hold such blocks, several of which may share one. The kernel leaves the room for
+/// descriptors out here.
+fn shared_clusters(volume: &Volume) -> Result<u64> {
+    let sb = &volume.sb;
+    let cluster =
+        |block: u64| block.saturating_sub(sb.first_data_block.into()) / u64::from(sb.cluster_blocks);
+    let mut ranges = Vec::new();
+    for number in 0..sb.groups {
+        let group = volume.group(number)?;
+        for (first, count) in [
+            (sb.group_start(number), blocks_at_start(sb, number)),
+            (group.block_bitmap, 1),
+            (group.inode_bitmap, 1),
+            (group.inode_table, sb.inode_table_blocks().into()),
+        ] {
+            if count > 0 {
+                ranges.push((cluster(first), cluster(first.saturating_add(count - 1)) + 1));
+            }
+        }
+    }
+    ranges.sort_unstable();
+    let (mut total, mut end) = (0, 0);
+    for (first, after) in ranges {
+        total += after.saturating_sub(first.max(end));
+        end = end.max(after);
+    }
+    Ok(total)
 }

@@ -4,7 +4,7 @@ use std::mem::{offset_of, size_of};
 
 use bstr::{BString, ByteSlice};
 use vmcraft_fs::{Error, Result};
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
@@ -71,9 +71,7 @@ pub(crate) struct RawSuperblock {
     kept_164: [u8; 0x11],
     /// 1 is CRC-32C, the only one.
     pub(crate) checksum_type: u8,
-    kept_176: [u8; 2],
-    pub(crate) kbytes_written: U64,
-    kept_180: [u8; 0xc8],
+    kept_176: [u8; 0xd2],
     pub(crate) overhead_clusters: U32,
     /// With `sparse_super2`, the groups that hold a backup; 0 for none.
     pub(crate) backup_bgs: [U32; 2],

@@ -165,6 +165,27 @@ fn bigalloc() {
     ]);
 }
 
+#[test] // Older versions of mkfs did not leave the number of clusters that metadata takes.
+fn bigalloc_overhead_is_counted() {
+    if !can_mount("overhead of bigalloc") {
+        return;
+    }
+    for options in [
+        "-t ext4 -O bigalloc -g 32768",
+        "-t ext4 -O bigalloc -C 65536 -b 1024",
+        "-t ext4 -O bigalloc,^flex_bg -C 16384",
+        "-t ext4 -O bigalloc,^resize_inode,^has_journal",
+        "-t ext4 -O bigalloc,meta_bg,^resize_inode -C 32768",
+    ] {
+        let dir = testkit::tempdir();
+        let image = mke2fs(dir.path(), 600, options);
+        let name = image.to_str().expect("a plain path");
+        run_ok("debugfs", ["-w", "-R", "ssv overhead_clusters 0", name]);
+        assert!(!run_ok("dumpe2fs", ["-h", name]).contains("Overhead clusters"));
+        assert_like_kernel(&image, options);
+    }
+}
+
 #[test]
 fn inline_data() {
     compare_all(&[

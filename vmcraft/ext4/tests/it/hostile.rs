@@ -281,6 +281,50 @@ fn htree_that_leads_back_to_itself() {
     assert!(matches!(find("x"), Err(Error::NotFound)), "{:?}", find("x"));
 }
 
+#[test] // Names of one hash may go on in the next leaf, which its lowest bit says.
+fn names_of_one_hash_in_two_leaves() {
+    let dir = testkit::tempdir();
+    let image = sample::image(dir.path(), 8, "-t ext4 -b 1024 -O ^metadata_csum");
+    let dump = debugfs(&image, "htree_dump /many");
+    // The second leaf begins with the name whose hash the second entry has.
+    let leaf = dump.split("Entry #1: Hash 0x").nth(2).expect("the second leaf");
+    let hash = u32::from_str_radix(&leaf[..8], 16).expect("a hash");
+    let first = leaf.lines().nth(2).expect("a name");
+    assert!(first.contains(&format!("0x{hash:08x}")), "{first}");
+    let name = first.split_whitespace().nth(3).expect("a name");
+    let root: u64 = debugfs(&image, "blocks /many")
+        .split_whitespace()
+        .next()
+        .and_then(|b| b.parse().ok())
+        .expect("a block");
+    let file = File::options().write(true).open(&image).expect("an image");
+    let find = |entry: u32| {
+        file.write_all_at(&entry.to_le_bytes(), root * 1024 + 40).expect("an entry");
+        let fs = tree::open(&image).expect("a volume");
+        let many = fs.lookup(fs.root(), "many".into())?;
+        fs.lookup(many, name.into())
+    };
+    let inode = find(hash).expect("the name");
+    assert_eq!(find(hash | 1).expect("the name, in the next leaf"), inode);
+    assert!(matches!(find(hash + 2), Err(Error::NotFound)));
+}
+
+#[test] // Out of order, a search would miss entries that are there.
+fn extents_out_of_order() {
+    let dir = testkit::tempdir();
+    let image = sample::image(dir.path(), 8, "-t ext4 -b 1024 -O ^metadata_csum");
+    let leaf = sample::number_after(&debugfs(&image, "stat /fragmented"), "(ETB0):");
+    let file = File::options().read(true).write(true).open(&image).expect("an image");
+    let mut entries = [0; 24];
+    file.read_exact_at(&mut entries, leaf * 1024 + 12 * 10).expect("two extents");
+    entries.rotate_left(12);
+    file.write_all_at(&entries, leaf * 1024 + 12 * 10).expect("two extents");
+    let fs = tree::open(&image).expect("a volume");
+    let inode = fs.lookup(fs.root(), "fragmented".into()).expect("the file");
+    let Err(Error::Corrupt { what, .. }) = fs.read(inode, 0, &mut [0]) else { panic!("it was read") };
+    assert!(what.contains(&format!("extent block {leaf}")) && what.contains("out of order"), "{what}");
+}
+
 #[test] // A device that fails is not taken for a damaged volume.
 fn failing_device() {
     let dir = testkit::tempdir();

@@ -240,3 +240,28 @@ fn directories_that_ignore_letter_case() {
     // Elsewhere on the volume case counts.
     assert!(matches!(resolve(&*fs, "ASCII"), Err(Error::NotFound)));
 }
+
+#[test] // A value that has an inode of its own is checked by the hash in its access time.
+fn damaged_value_of_a_large_attribute() {
+    let dir = testkit::tempdir();
+    let image = sample::image(dir.path(), 8, "-t ext4 -b 1024 -O ea_inode");
+    // debugfs takes no more than a block, which is too much for a block with a header.
+    let value = "a value that is nowhere else ".repeat(36)[..1024].to_owned();
+    let file = dir.path().join("large-value");
+    std::fs::write(&file, &value).expect("a file");
+    debugfs(&image, &format!("ea_set -f {} /big user.huge", name(&file)));
+    let fs = tree::open(&image).expect("a volume");
+    let big = resolve(&*fs, "big").expect("a file");
+    let xattrs = fs.xattrs(big).expect("the attribute");
+    assert!(xattrs == [("user.huge".into(), value.clone().into_bytes())], "{xattrs:?}");
+
+    let mut bytes = std::fs::read(&image).expect("an image");
+    let at = bytes.windows(100).position(|w| w == &value.as_bytes()[..100]).expect("the value");
+    bytes[at] ^= 1;
+    std::fs::write(&image, bytes).expect("an image");
+    let fs = tree::open(&image).expect("a volume");
+    let message = fs.xattrs(big).expect_err("it is damaged").to_string();
+    assert!(message.contains("value of \"huge\" of inode"), "{message}");
+    assert!(message.contains("the hash of its content is wrong"), "{message}");
+    assert!(fs.read(big, 0, &mut [0]).is_ok(), "the file itself is not");
+}
