@@ -83,7 +83,7 @@ fn run(called: &OsStr, arguments: &[OsString]) -> Result<ExitCode> {
     if is_guestfish {
         report::set_program(Program { name: "guestfish", speaker: "libguestfs" });
     }
-    let mut command = Cli::command();
+    let mut command = command();
     if is_guestfish {
         // guestfish has no sub-commands: each word is a command of the shell.
         command = shell_command().name("guestfish");
@@ -102,6 +102,18 @@ fn run(called: &OsStr, arguments: &[OsString]) -> Result<ExitCode> {
         Some(subcommand) => subcommand.run(),
         None => shell::run(&cli.shell),
     }
+}
+
+/// The whole command line.
+fn command() -> clap::Command {
+    /// `--help` and `-h` for sub-commands: clap hands down to them that the shell has no `-h` of
+    /// clap's.
+    fn with_help(command: clap::Command) -> clap::Command {
+        let help =
+            clap::Arg::new("help").short('h').long("help").action(clap::ArgAction::Help).help("Print help");
+        command.mut_subcommands(|subcommand| with_help(subcommand).arg(help.clone()))
+    }
+    with_help(Cli::command())
 }
 
 /// The options of the shell alone.
@@ -128,6 +140,19 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    #[test] // `vmcraft mount --help` is help, not an unexpected argument.
+    fn every_subcommand_has_help() {
+        fn check(command: &mut clap::Command) {
+            for subcommand in command.get_subcommands_mut() {
+                let name = subcommand.get_name().to_owned();
+                let error = subcommand.clone().try_get_matches_from([&name, "--help"]).unwrap_err();
+                assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{name}");
+                check(subcommand);
+            }
+        }
+        check(&mut super::command());
+    }
+
     use super::*;
 
     #[test]

@@ -3,9 +3,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-
-use crate::Cli;
 use crate::error::{Error, Result};
 
 /// Which shell's completion is printed.
@@ -19,7 +16,7 @@ impl Completions {
     /// Prints it.
     pub(crate) fn run(&self) -> Result<ExitCode> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "vmcraft", &mut script);
+        clap_complete::generate(self.shell, &mut crate::command(), "vmcraft", &mut script);
         let mut out = io::stdout();
         out.write_all(&script).and_then(|()| out.flush()).map_err(|e| Error::output(&e))?;
         Ok(ExitCode::SUCCESS)

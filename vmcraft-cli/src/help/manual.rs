@@ -1,18 +1,16 @@
 //! The manual page: the options from clap, the commands from the tables.
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::markdown::{Block, blocks, spans};
 use super::{Entry, entries};
-use crate::Cli;
 use crate::error::{Result, message};
 
 /// The page, for `man -l -`.
 pub(super) fn roff() -> Result<Vec<u8>> {
     // Without a date, the page of a release is always the same.
-    let man = Man::new(Cli::command()).date("").source(format!("vmcraft {}", env!("CARGO_PKG_VERSION")));
+    let man = Man::new(crate::command()).date("").source(format!("vmcraft {}", env!("CARGO_PKG_VERSION")));
     let mut page = Vec::new();
     let rendered = man
         .render_title(&mut page)

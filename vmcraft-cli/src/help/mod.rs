@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use vmcraft::call::{self, Call};
 
-use crate::Cli;
 use crate::error::{Error, Result, message};
 use crate::shell::local::{self, LocalCommand};
 use crate::shell::{suggest, syntax};
@@ -166,7 +164,7 @@ pub(crate) fn command(name: &str) -> Result<String> {
         text.push_str("\nDESCRIPTION\n");
         text.push_str(&markdown::plain(&description));
     }
-    let cli = Cli::command();
+    let cli = crate::command();
     let mut names = std::iter::once(&entry.name).chain(entry.aliases);
     if let Some(name) = names.find(|name| **name != "help" && cli.find_subcommand(name).is_some()) {
         text.push_str(&format!(
