@@ -92,3 +92,35 @@ fn virt_log() {
 fn virt_diff() {
     compare("virt-diff");
 }
+
+#[test]
+fn virt_copy_out_and_virt_tar_out() {
+    let dir = testkit::tempdir();
+    let image = small_guest(dir.path());
+    let saved = dir.path().join("saved");
+    std::fs::create_dir(&saved).expect("own directory");
+    let copy = output(
+        Command::new(named("virt-copy-out", dir.path())).arg("-a").arg(&image).arg("/t/dir").arg(&saved),
+    );
+    assert!(copy.status.success(), "{}", String::from_utf8_lossy(&copy.stderr));
+    assert_eq!(std::fs::read(saved.join("dir/hello")).expect("copied"), b"hello");
+
+    let archive = dir.path().join("dir.tar");
+    let tar = output(
+        Command::new(named("virt-tar-out", dir.path())).arg("-a").arg(&image).arg("/t/dir").arg(&archive),
+    );
+    assert!(tar.status.success(), "{}", String::from_utf8_lossy(&tar.stderr));
+    let names = output(Command::new("tar").arg("tf").arg(&archive));
+    assert_eq!(String::from_utf8_lossy(&names.stdout), "./\n./hello\n./sub/\n./sub/deep\n");
+}
+
+#[test] // The real tool prints what it can, and its exit status says that it could not all.
+fn virt_cat_goes_on_after_a_missing_file() {
+    let dir = testkit::tempdir();
+    let image = small_guest(dir.path());
+    let mut command = Command::new(named("virt-cat", dir.path()));
+    let cat = output(command.arg("-a").arg(&image).args(["/nosuch", "/etc/hostname"]));
+    assert_eq!(cat.status.code(), Some(1));
+    assert_eq!(cat.stdout, b"small-guest.example.com\n");
+    assert!(String::from_utf8_lossy(&cat.stderr).contains("/nosuch"));
+}

@@ -39,12 +39,12 @@ pub(super) struct Ls {
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    #[command(flatten, next_help_heading = "With -lR")]
-    fields: FieldOptions,
-
     /// The directories, by their absolute paths in the guest
     #[arg(value_name = "DIR", required = true)]
     directories: Vec<OsString>,
+
+    #[command(flatten, next_help_heading = "With -lR")]
+    fields: FieldOptions,
 }
 
 impl Tool for Ls {
