@@ -14,13 +14,13 @@ use crate::generations::Generations;
 use crate::{BlockDevice, Discard, Extent, MapExtents};
 
 /// What is kept and loaded at a time, in bytes.
-const BLOCK: u64 = 16 << 10;
+const BLOCK: u64 = 8 << 10;
 
 /// Reads of this many bytes and more bypass the cache.
 const LARGE: usize = 64 << 10;
 
 /// The most that one load reads ahead, in blocks: 512 KiB.
-const MAX_AHEAD: u64 = 32;
+const MAX_AHEAD: u64 = 64;
 
 /// Blocks are spread over this many locks.
 const SHARDS: u64 = 16;

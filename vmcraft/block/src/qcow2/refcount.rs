@@ -144,10 +144,13 @@ impl Refcounts {
         let Some(place) = self.place(cluster) else {
             return Err(Problem::corrupt("refcount table", self.table_offset));
         };
-        let mut slice = self.slice(storage, place)?;
-        encode(Arc::make_mut(&mut slice), self.order, cluster % self.slice_entries(), count);
-        // Not in both, so that there is one truth.
+        // Taken out, so that it is ours alone and need not be copied.
+        let mut slice = match self.dirty.remove(&place) {
+            Some(slice) => slice,
+            None => self.slice(storage, place)?,
+        };
         self.clean.remove(&place);
+        encode(Arc::make_mut(&mut slice), self.order, cluster % self.slice_entries(), count);
         self.dirty.insert(place, slice);
         if count == 0 {
             self.next_free = self.next_free.min(cluster);

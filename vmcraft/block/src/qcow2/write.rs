@@ -282,16 +282,18 @@ impl Qcow2 {
     pub(super) fn set_mapping(&self, tables: &mut Tables, cluster: u64, new: &Plain) -> Result<(), Problem> {
         let table = self.writable_l2_table(tables, cluster)?;
         let place = table + self.geometry.slice_offset(cluster);
-        let mut slice = self.l2_slice(tables, place)?;
+        // Taken out, so that it is ours alone and need not be copied.
+        let mut slice = match tables.writer()?.dirty_l2.remove(&place) {
+            Some(slice) => slice,
+            None => self.l2_slice(tables, place)?,
+        };
         let index = self.geometry.word_index(cluster);
         let words = new.encode(&self.geometry);
         let count = self.geometry.words();
-        match Arc::make_mut(&mut slice).get_mut(index..index + count) {
-            Some(entry) => entry.copy_from_slice(&words[..count]),
-            None => return Err(Problem::corrupt("L2 table", place)),
-        }
+        let entry = Arc::make_mut(&mut slice).get_mut(index..index + count);
+        let set = entry.map(|entry| entry.copy_from_slice(&words[..count]));
         tables.writer()?.dirty_l2.insert(place, slice);
-        Ok(())
+        set.ok_or_else(|| Problem::corrupt("L2 table", place))
     }
 
     /// The L2 table for a byte of the disk, as one that nothing else refers to: allocated if there was

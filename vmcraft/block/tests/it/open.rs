@@ -137,3 +137,47 @@ fn whole_disk_luks_is_raw() {
     assert_eq!(image.format, Format::Raw);
     assert_same(&read_all(&*image.device), &bytes, "the disk");
 }
+
+#[test]
+#[ignore = "run by the test below, as an ordinary user"]
+fn as_an_ordinary_user() {
+    let dir = std::env::var("VMCRAFT_TEST_DIR").expect("the test below gives a directory");
+    let secret = refusal(&Path::new(&dir).join("secret.raw"), &options());
+    assert!(secret.ends_with("secret.raw: cannot open: Permission denied (os error 13)"), "{secret}");
+    let fixed = Path::new(&dir).join("fixed.raw");
+    assert_eq!(open(&fixed).format, Format::Raw);
+    let writable = OpenOptions { read_only: false, ..given(Format::Raw) };
+    let said = refusal(&fixed, &writable);
+    assert!(said.ends_with("fixed.raw: cannot open for writing: Permission denied (os error 13)"), "{said}");
+    println!("refused");
+}
+
+#[test] // For root there are no permissions.
+fn files_without_permission_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = testkit::tempdir();
+    let chmod = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    chmod(dir.path(), 0o755);
+    chmod(&write_file(dir.path(), "secret.raw", &[1; 512]), 0o000);
+    chmod(&write_file(dir.path(), "fixed.raw", &[1; 512]), 0o444);
+    // Where an ordinary user can run it.
+    let program = dir.path().join("it");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    chmod(&program, 0o755);
+    let mut command = if testkit::have_root() {
+        let mut command = std::process::Command::new(testkit::require("setpriv"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+        command
+    } else {
+        std::process::Command::new(&program)
+    };
+    let output = command
+        .args(["--exact", "open::as_an_ordinary_user", "--ignored", "--nocapture"])
+        .env("VMCRAFT_TEST_DIR", dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("refused"), "{output:?}");
+}
