@@ -51,6 +51,16 @@ pub mod value;
 pub mod vfs;
 pub mod walk;
 
+/// The records that calls return: libguestfs's structs of the same names and fields.
+pub mod records {
+    pub use crate::calls::directories::Dirent;
+    pub use crate::calls::handle::Version;
+    pub use crate::calls::metadata::{Stat, StatNs, StatVfs};
+    pub use crate::calls::partitions::PartitionRange;
+    pub use crate::calls::xattrs::Xattr;
+    pub use crate::inspect::{Application, Application2};
+}
+
 pub use drive::{DriveOptions, directory_gate};
 pub use error::{Error, Result};
 pub use guest::Guest;

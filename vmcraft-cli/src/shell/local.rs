@@ -204,6 +204,17 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         },
     },
     LocalCommand {
+        name: "supported",
+        aliases: &[],
+        arguments: "",
+        summary: "list the groups of calls, and say which work",
+        description: "See `available`.",
+        run: |session, words, _| {
+            let [] = words else { return Err(usage("supported")) };
+            supported(session)
+        },
+    },
+    LocalCommand {
         name: "time",
         aliases: &[],
         arguments: "command [word...]",
@@ -235,6 +246,19 @@ fn echo(session: &mut Session, words: &[BString], _: &mut Script) -> Result<()> 
     let mut line = bstr::join(" ", words);
     line.push(b'\n');
     print(session, &line)
+}
+
+fn supported(session: &mut Session) -> Result<()> {
+    let failed = |e| Error::call("available-all-groups", e);
+    let guest = session.guest();
+    let groups = guest.available_all_groups().map_err(failed)?;
+    let width = groups.iter().map(String::len).max().unwrap_or(0);
+    let mut text = String::new();
+    for group in groups {
+        let works = guest.feature_available(&[group.as_str().into()]).map_err(failed)?;
+        text.push_str(&format!("{group:>width$} {}\n", if works { "yes" } else { "no" }));
+    }
+    print(session, text.as_bytes())
 }
 
 /// Shows a file in a pager.

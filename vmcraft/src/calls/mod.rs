@@ -3,21 +3,21 @@
 mod archives;
 mod checksums;
 mod devices;
-mod directories;
+pub(crate) mod directories;
 mod drives;
 mod files;
-mod handle;
+pub(crate) mod handle;
 mod inspection;
 mod kinds;
-mod metadata;
+pub(crate) mod metadata;
 mod mounts;
-mod partitions;
+pub(crate) mod partitions;
 mod settings;
 mod signatures;
 mod text;
 mod transfer;
 mod volumes;
-mod xattrs;
+pub(crate) mod xattrs;
 
 pub(crate) use self::metadata::device_number;
 use crate::call::Call;
