@@ -14,7 +14,8 @@ pub(super) struct Named {
 /// Finds the file that `named` means in the header of `image`; `Err` says why it is no file.
 ///
 /// QEMU takes what stands before the first colon for a protocol if there is no slash in it. A
-/// relative name is relative to the directory of the image that has it, and so is one in `json:`.
+/// relative name is relative to the directory of the image that has it. So it is here behind `file:`
+/// and in `json:` too, where QEMU takes its own working directory, which the image knows nothing of.
 pub(super) fn resolve(image: &Path, named: &str) -> Result<Named, String> {
     let (name, format) = match named.strip_prefix("json:") {
         Some(json) => from_json(json)?,
@@ -88,7 +89,7 @@ mod tests {
             .map(|found| (found.path.to_str().unwrap().to_owned(), found.format))
     }
 
-    #[test] // As QEMU resolves them, except that only files are followed.
+    #[test] // Protocols are told from file names as QEMU tells them, and only files are followed.
     fn names_lead_to_files_only() {
         let file = |path: &str, format: Option<&str>| Ok((path.to_owned(), format.map(str::to_owned)));
         assert_eq!(resolved("base.qcow2"), file("/images/vm/base.qcow2", None));

@@ -192,6 +192,67 @@ fn extents_follow_the_chain() {
     assert!(map.extent_at(at).is_err());
 }
 
+/// Writes a word into a copy of an image, and gives what reading from `guest` says then.
+fn read_error(path: &Path, at: u64, word: u64, guest: u64) -> String {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = usize::try_from(at).unwrap();
+    bytes[at..at + 8].copy_from_slice(&word.to_be_bytes());
+    let damaged = path.with_extension("damaged");
+    std::fs::write(&damaged, bytes).unwrap();
+    let error = open(&damaged).device.read_at(guest, &mut [0; 512]).expect_err("the table is damaged");
+    let said = error.to_string();
+    assert!(said.starts_with(text(&damaged)), "{said}");
+    said
+}
+
+#[test] // A guest's disk that cannot be read says why, and where in the image.
+fn damaged_tables_name_the_image_and_the_byte() {
+    let dir = testkit::tempdir();
+    let path = dir.path().join("disk.qcow2");
+    let field = |path: &Path, at: u64| {
+        let at = usize::try_from(at).unwrap();
+        u64::from_be_bytes(std::fs::read(path).unwrap()[at..at + 8].try_into().unwrap()) & !(1 << 63)
+    };
+    testkit::run_ok("qemu-img", ["create", "-q", "-f", "qcow2", text(&path), "4M"]);
+    qemu_io(&path, &["write -P 1 0 128k"]);
+    let l1 = field(&path, 40);
+    let l2 = field(&path, l1);
+    let copied = 1 << 63;
+    let said = read_error(&path, l1, (l2 + 512) | copied, 0);
+    assert!(said.contains("corrupt L1 entry") && said.contains(&format!("{:#x}", l2 + 512)), "{said}");
+    let said = read_error(&path, l1, (1 << 40) | copied, 0);
+    assert!(said.contains("truncated: the L2 table at byte 0x10000000000"), "{said}");
+    let said = read_error(&path, l2 + 8, (l2 + 1024) | copied, 65536);
+    assert!(
+        said.contains(&format!(
+            "corrupt L2 entry: its offset is not a multiple of the cluster size at byte {:#x}",
+            l2 + 8
+        )),
+        "{said}"
+    );
+    let said = read_error(&path, l2, (1 << 40) | copied, 0);
+    assert!(said.contains("truncated: the data cluster at byte 0x10000000000"), "{said}");
+    // Compressed, from where zeros are.
+    let said = read_error(&path, l2, (1 << 62) | (l1 + 4096), 0);
+    assert!(said.contains(&format!("corrupt compressed cluster at byte {:#x}", l1 + 4096)), "{said}");
+
+    let path = dir.path().join("extended.qcow2");
+    let creation = ["create", "-q", "-f", "qcow2", "-o", "extended_l2=on", text(&path), "4M"];
+    testkit::run_ok("qemu-img", creation);
+    qemu_io(&path, &["write -P 1 0 64k"]);
+    let l2 = field(&path, field(&path, 40));
+    let said = read_error(&path, l2 + 8, 0x0000_0001_ffff_ffff, 0);
+    assert!(said.contains("a subcluster that is both allocated and zero"), "{said}");
+    let said = read_error(&path, l2, 0, 0);
+    assert!(said.contains("allocated subclusters without a cluster"), "{said}");
+
+    let path = dir.path().join("old.qcow2");
+    testkit::run_ok("qemu-img", ["create", "-q", "-f", "qcow2", "-o", "compat=0.10", text(&path), "4M"]);
+    qemu_io(&path, &["write -P 1 0 64k"]);
+    let said = read_error(&path, field(&path, field(&path, 40)), 1, 0);
+    assert!(said.contains("a zero cluster in an image of version 2"), "{said}");
+}
+
 #[test] // Images that no one here made, alone and as a chain.
 fn real_images_convert_to_the_same_bytes() {
     let Some(corpus) = testkit::corpus::dir() else { return };
