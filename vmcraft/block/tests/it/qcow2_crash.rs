@@ -169,6 +169,54 @@ fn crash_everywhere(
     header_writes
 }
 
+#[test] // The host's disk is full: what is said to be written is, and the rest does no damage.
+fn writes_that_fail_damage_nothing() {
+    let dir = testkit::tempdir();
+    let path = dir.path().join("disk.qcow2");
+    create(&path, &["-o", "cluster_size=4k"]);
+    testkit::run_ok("qemu-img", ["snapshot", "-c", "kept", text(&path)]);
+    let start = std::fs::read(&path).unwrap();
+    for room in (0..120).step_by(3) {
+        let recorder = Arc::new(Recorder::failing(start.clone(), room));
+        let header = Header::read("full", &recorder).unwrap();
+        let device = Qcow2::open("full", recorder.clone(), header, Parts::default()).unwrap();
+        let mut noise = Noise::new(room as u64);
+        let (mut flushed, mut disk) = (vec![0; 3 << 20], vec![0; 3 << 20]);
+        let mut failed = None;
+        for round in 0..100 {
+            let (at, len) = (noise.below(700) * 4096, noise.below(20_000) + 1);
+            let bytes = noise.bytes(usize::try_from(len).unwrap());
+            let done = match round % 5 {
+                4 => device.flush(),
+                3 => device.discard().unwrap().write_zeroes(at, len),
+                _ => device.write_at(at, &bytes),
+            };
+            let range = usize::try_from(at).unwrap()..usize::try_from(at + len).unwrap();
+            if done.is_err() {
+                failed = Some(range);
+                break;
+            }
+            match round % 5 {
+                4 => flushed.clone_from(&disk),
+                3 => disk[range].fill(0),
+                _ => disk[range].copy_from_slice(&bytes),
+            }
+        }
+        let failed = failed.unwrap_or_else(|| panic!("{room} events were enough"));
+        assert!(device.flush().is_err() || room == 0, "a flush after a failure says that all is well");
+        drop(device);
+        std::fs::write(&path, recorder.bytes()).unwrap();
+        let output = testkit::run("qemu-img", ["check", "-f", "qcow2", text(&path)]);
+        assert!(matches!(output.status.code(), Some(0 | 3)), "after {room} events: {output:?}");
+        // Without changes since the last flush, all but what failed must be there.
+        if disk == flushed {
+            let now = qemu_bytes(&path);
+            assert!(now[..failed.start] == disk[..failed.start], "after {room} events");
+            assert!(now[failed.end..] == disk[failed.end..], "after {room} events");
+        }
+    }
+}
+
 fn create(path: &Path, arguments: &[&str]) {
     let mut all = vec!["create", "-q", "-f", "qcow2"];
     all.extend(arguments);

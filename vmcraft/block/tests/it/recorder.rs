@@ -19,6 +19,8 @@ pub(crate) enum Event {
 #[derive(Default)]
 pub(crate) struct Recorder {
     state: Mutex<(Vec<u8>, Vec<Event>)>,
+    /// How many events there may be before the disk is full for good.
+    room: Option<usize>,
 }
 
 pub(crate) fn apply(bytes: &mut Vec<u8>, offset: u64, piece: &[u8]) {
@@ -31,12 +33,29 @@ pub(crate) fn apply(bytes: &mut Vec<u8>, offset: u64, piece: &[u8]) {
 
 impl Recorder {
     pub(crate) fn new(bytes: Vec<u8>) -> Self {
-        Self { state: Mutex::new((bytes, Vec::new())) }
+        Self { state: Mutex::new((bytes, Vec::new())), room: None }
+    }
+
+    /// One that fails after so many writes and flushes.
+    pub(crate) fn failing(bytes: Vec<u8>, room: usize) -> Self {
+        Self { room: Some(room), ..Self::new(bytes) }
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        match self.room {
+            Some(room) if self.position() >= room => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
     }
 
     /// How many events there were so far.
     pub(crate) fn position(&self) -> usize {
         self.state.lock().unwrap().1.len()
+    }
+
+    /// What the file holds.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.state.lock().unwrap().0.clone()
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
@@ -56,6 +75,7 @@ impl Storage for Recorder {
         Ok(len)
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        self.check_room()?;
         let mut state = self.state.lock().unwrap();
         apply(&mut state.0, offset, buf);
         state.1.push(Event::Write(offset, buf.to_vec()));
@@ -65,6 +85,7 @@ impl Storage for Recorder {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn punch_hole(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.check_room()?;
         let mut state = self.state.lock().unwrap();
         apply(&mut state.0, offset, &vec![0; usize::try_from(len).unwrap()]);
         state.1.push(Event::Hole(offset, len));
@@ -74,6 +95,7 @@ impl Storage for Recorder {
         Ok(Extent { offset, len: self.size()? - offset, is_hole: false })
     }
     fn flush(&self) -> io::Result<()> {
+        self.check_room()?;
         self.state.lock().unwrap().1.push(Event::Flush);
         Ok(())
     }
