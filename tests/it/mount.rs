@@ -376,6 +376,26 @@ fn mounts_inside_mounts_are_one_tree() {
     assert_eq!(dir_entry(".", "secret"), Some(inode("secret")));
 }
 
+#[test] // What is damaged is named and refused, and takes nothing else with it.
+fn a_corrupt_inode_is_listed_and_cannot_be_read() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempdir();
+    let damaged = dir.path().join("damaged.img");
+    run_ok("cp", [image(), &damaged]);
+    run_ok("debugfs", ["-w", "-R", "set_inode_field content checksum 0x1234", text(&damaged)]);
+    let mounted = Mounted::new(&["-a", text(&damaged), "-m", "/dev/sda"]);
+    let names: Vec<_> = fs::read_dir(mounted.dir.path())
+        .expect("the root")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert!(names.iter().any(|name| name == "content"), "{names:?}");
+    let refused = fs::read(mounted.at("content")).expect_err("its inode is corrupt");
+    assert_eq!(refused.raw_os_error(), Some(117), "{refused}");
+    assert_eq!(fs::read(mounted.at("sparse")).expect("another file").len() as u64, SPARSE_BYTES);
+}
+
 #[test]
 fn devices_are_files() {
     if !can_mount() {

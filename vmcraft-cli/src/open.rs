@@ -11,6 +11,9 @@ use crate::report;
 impl GuestOptions {
     /// A handle with the disks added, not launched.
     pub(crate) fn guest(&self) -> Result<Guest> {
+        if self.verbose {
+            report::log_details();
+        }
         self.refuse_keys()?;
         let mut guest = Guest::new();
         guest.allow_backing(self.allow_backing.clone());
