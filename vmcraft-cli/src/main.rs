@@ -8,6 +8,7 @@ mod commands;
 mod error;
 mod help;
 mod interrupt;
+mod logging;
 mod open;
 mod options;
 mod output;
@@ -111,7 +112,7 @@ fn command() -> clap::Command {
     fn with_help(command: clap::Command) -> clap::Command {
         let help =
             clap::Arg::new("help").short('h').long("help").action(clap::ArgAction::Help).help("Print help");
-        command.mut_subcommands(|subcommand| with_help(subcommand).arg(help.clone()))
+        command.mut_subcommands(|subcommand| with_help(subcommand).disable_help_flag(true).arg(help.clone()))
     }
     with_help(Cli::command())
 }

@@ -1,12 +1,13 @@
 //! From the options to a handle: disks added, launched if anything is to be mounted, mounted.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 
 use vmcraft::{DriveOptions, Guest, GuestPath, Mountable};
 
 use crate::error::{Error, Result, message};
 use crate::options::{Drive, GuestOptions, MountOption};
-use crate::report;
+use crate::{logging, report};
 
 impl GuestOptions {
     /// A handle with the disks added, not launched.
@@ -15,7 +16,14 @@ impl GuestOptions {
             report::log_details();
         }
         self.refuse_keys()?;
+        logging::install();
         let mut guest = Guest::new();
+        guest.set_verbose(self.verbose || is_set(["VMCRAFT_DEBUG", "LIBGUESTFS_DEBUG"]))?;
+        guest.set_trace(self.trace || is_set(["VMCRAFT_TRACE", "LIBGUESTFS_TRACE"]))?;
+        logging::set_verbose(guest.get_verbose()?);
+        if self.rw {
+            tracing::info!("--rw: this version only reads: no disk is changed");
+        }
         guest.allow_backing(self.allow_backing.clone());
         for drive in &self.drives.0 {
             self.add(&mut guest, drive)?;
@@ -30,9 +38,11 @@ impl GuestOptions {
 
     /// Opens the disks and mounts what the options say.
     pub(crate) fn launch(&self, guest: &mut Guest) -> Result<()> {
+        trace(guest, &"launch");
         guest.launch().map_err(|e| Error::call("launch", e))?;
         report_warnings(guest);
         if self.inspector {
+            trace(guest, &"inspect-os");
             guest.mount_inspected(self.root.as_deref())?;
         }
         for mount in &self.mounts {
@@ -43,9 +53,18 @@ impl GuestOptions {
     }
 
     fn mount(&self, guest: &mut Guest, mount: &MountOption) -> Result<()> {
-        guest
-            .mount(Mountable::new(&mount.mountable), GuestPath::new(&mount.mountpoint))
-            .map_err(|e| Error::call("mount", e))
+        let mountable = Mountable::new(&mount.mountable);
+        let mountpoint = GuestPath::new(&mount.mountpoint);
+        let options = mount.options.as_deref().unwrap_or_default();
+        trace(guest, &format_args!("mount-options {options:?} \"{mountable}\" \"{mountpoint}\""));
+        match &mount.vfs_type {
+            Some(vfs_type) => guest
+                .mount_vfs(options, vfs_type, mountable, mountpoint)
+                .map_err(|e| Error::call("mount-vfs", e)),
+            None => guest
+                .mount_options(options, mountable, mountpoint)
+                .map_err(|e| Error::call("mount-options", e)),
+        }
     }
 
     fn add(&self, guest: &mut Guest, drive: &Drive) -> Result<()> {
@@ -84,6 +103,19 @@ impl GuestOptions {
         };
         Err(message(format!("{option}: this version opens no encrypted volumes, and needs no keys")))
     }
+}
+
+/// Says which call is made, if that is asked for.
+fn trace(guest: &Guest, call: &dyn Display) {
+    // Reading a setting cannot fail.
+    if guest.get_trace().unwrap_or(false) {
+        report::trace(call);
+    }
+}
+
+/// Whether one of these variables of the environment is 1.
+fn is_set(variables: [&str; 2]) -> bool {
+    variables.into_iter().any(|name| std::env::var_os(name).is_some_and(|value| value == "1"))
 }
 
 /// The library takes image names as text, because it puts them into messages and URIs.

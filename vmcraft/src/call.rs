@@ -263,36 +263,46 @@ fn parse_bool(word: &[u8]) -> Option<bool> {
 }
 
 /// A number as guestfish takes it: decimal, `0x…` or `0…` octal, then one of `kKMGTPE` for powers
-/// of 1024.
+/// of 1024 (`KiB` too), or `KB`, `MB` and so on for powers of 1000.
 fn parse_int(word: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(word).ok()?.trim();
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    let (digits, shift) = match digits.as_bytes().last()? {
-        _ if digits.starts_with("0x") || digits.starts_with("0X") => (digits, 0),
-        b'k' | b'K' => (&digits[..digits.len() - 1], 10),
-        b'M' => (&digits[..digits.len() - 1], 20),
-        b'G' => (&digits[..digits.len() - 1], 30),
-        b'T' => (&digits[..digits.len() - 1], 40),
-        b'P' => (&digits[..digits.len() - 1], 50),
-        b'E' => (&digits[..digits.len() - 1], 60),
-        _ => (digits, 0),
-    };
+    let is_hex = digits.starts_with("0x") || digits.starts_with("0X");
+    let (digits, factor) = if is_hex { (digits, 1) } else { split_suffix(digits)? };
     // from_str_radix takes a sign of its own, and ours is off already.
     if !digits.as_bytes().first()?.is_ascii_digit() {
         return None;
     }
-    let magnitude = if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+    let magnitude = if is_hex {
+        let hex = &digits[2..];
         hex.as_bytes().first()?.is_ascii_hexdigit().then(|| i128::from_str_radix(hex, 16).ok())??
     } else if digits.len() > 1 && digits.starts_with('0') {
         i128::from_str_radix(digits, 8).ok()?
     } else {
         digits.parse().ok()?
     };
-    let magnitude = magnitude.checked_mul(1_i128 << shift)?;
+    let magnitude = magnitude.checked_mul(factor)?;
     i64::try_from(if negative { -magnitude } else { magnitude }).ok()
+}
+
+/// Takes the suffix off a number: the digits, and what they are multiplied by.
+fn split_suffix(text: &str) -> Option<(&str, i128)> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &text[digits.len()..];
+    let Some(unit) = suffix.chars().next() else { return Some((digits, 1)) };
+    let power = match unit {
+        'k' => 1,
+        _ => u32::try_from("KMGTPE".find(unit)?).ok()? + 1,
+    };
+    let base: i128 = match &suffix[1..] {
+        "" | "iB" => 1024,
+        "B" => 1000,
+        _ => return None,
+    };
+    Some((digits, base.pow(power)))
 }
 
 /// Splits a list as guestfish does: at white space, with `'…'` around an item that has some.
@@ -432,7 +442,14 @@ mod tests {
         assert_eq!(parse_int(b"0755"), Some(0o755));
         assert_eq!(parse_int(b"0x83"), Some(0x83));
         assert_eq!(parse_int(b"0"), Some(0));
-        for bad in [&b""[..], b"-", b"--1", b"1X", b"089", b"16E", b"G", b"0x", b"0x-1"] {
+        assert_eq!(parse_int(b"8k"), Some(8 << 10));
+        assert_eq!(parse_int(b"2MiB"), Some(2 << 20));
+        assert_eq!(parse_int(b"2MB"), Some(2_000_000));
+        assert_eq!(parse_int(b"-7E"), Some(-7 << 60));
+        assert_eq!(parse_int(b"0x1B"), Some(27));
+        for bad in
+            [&b""[..], b"-", b"--1", b"1X", b"089", b"16E", b"G", b"0x", b"0x-1", b"1Ki", b"1ZB", b"1KBB"]
+        {
             assert_eq!(parse_int(bad), None, "{:?}", bad.as_bstr());
         }
     }

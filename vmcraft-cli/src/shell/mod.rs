@@ -16,6 +16,7 @@ mod session;
 pub(crate) mod suggest;
 pub(crate) mod syntax;
 mod trace;
+mod windows;
 
 use std::io::IsTerminal;
 use std::os::unix::ffi::OsStringExt;

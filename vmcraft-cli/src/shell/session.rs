@@ -16,6 +16,7 @@ use vmcraft::value::Value;
 
 use crate::error::{Error, Result, message};
 use crate::interrupt;
+use crate::logging;
 use crate::options::ShellOptions;
 use crate::output::{BINARY, Guarded, Output, is_binary};
 use crate::report;
@@ -23,7 +24,7 @@ use crate::shell::progress::Meter;
 use crate::shell::remote::Client;
 use crate::shell::script::Script;
 use crate::shell::syntax::{self, Action, Command, Line};
-use crate::shell::{json, local, print, suggest, trace};
+use crate::shell::{json, local, print, suggest, trace, windows};
 
 /// How deep `<!` may nest: a program whose output runs that program again must end somewhere.
 const MAX_INLINE_DEPTH: usize = 64;
@@ -253,7 +254,7 @@ impl Session {
     /// Whether `-x` was given, or `set-trace` called.
     fn is_tracing(&self) -> bool {
         // Reading a setting cannot fail.
-        self.options.guest.trace || self.guest.get_trace().unwrap_or(false)
+        self.guest.get_trace().unwrap_or(false)
     }
 
     /// Makes a call and prints its result.
@@ -265,6 +266,7 @@ impl Session {
     ) -> Result<()> {
         // The files live until the call has read them.
         let _here_documents = here_documents(call, &mut words, script)?;
+        windows::resolve(&self.guest, call, &mut words)?;
         let bound = call.bind_words(&words)?;
         if self.is_tracing() {
             report::trace(&trace::call(call, &words));
@@ -278,6 +280,7 @@ impl Session {
         let result = (call.invoke)(&mut self.guest, &bound);
         self.meter.finish();
         tracing::debug!(call = call.name, elapsed = ?started.elapsed(), "called");
+        logging::set_verbose(self.guest.get_verbose().unwrap_or(false));
         if self.is_tracing() {
             report::trace(&trace::result(call.name, &result));
         }
