@@ -490,6 +490,21 @@ fn signals_unmount() {
     }
 }
 
+#[test] // A server that does not answer must not make a process that only `kill -9` ends.
+fn a_mount_that_hangs_can_be_interrupted() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let uri = format!("nbd://{}", silent.local_addr().expect("its number"));
+    let at = tempdir();
+    let mut command = Command::new(binary());
+    command.args(["mount", "-f", "-a", &uri, "-m", "/dev/sda"]).arg(at.path());
+    let mut child = command.stdin(Stdio::null()).spawn().expect("the binary runs");
+    let connection = silent.accept();
+    run_ok("kill", ["-INT", &child.id().to_string()]);
+    let status = child.wait().expect("it ends");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2), "{status}");
+    drop(connection);
+}
+
 #[test]
 fn unmount_waits_tries_again_and_says_when_it_cannot() {
     if !can_mount() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vmcraft::vfs::Vfs;
 use vmcraft_fuse::daemon::{self, Ready, Side};
-use vmcraft_fuse::{Access, Devices, Options, Session, block_signals};
+use vmcraft_fuse::{Access, Devices, Options, Session, Signals};
 
 use crate::error::{Error, Result, message};
 use crate::options::{Drive, GuestOptions};
@@ -97,7 +97,7 @@ impl Mount {
     }
 
     fn show(&self, options: &Options, ready: Option<Ready>) -> Result<ExitCode> {
-        block_signals().map_err(|e| message(format!("cannot block signals: {e}")))?;
+        let signals = Signals::take_over().map_err(|e| message(format!("cannot take over signals: {e}")))?;
         let mut guest = self.guest.guest()?;
         let vfs = if self.devices {
             guest.launch().map_err(|e| Error::call("launch", e))?;
@@ -109,7 +109,8 @@ impl Mount {
             self.guest.launch(&mut guest)?;
             guest.vfs().clone()
         };
-        let session = Session::mount(vfs, &self.dir, options).map_err(|e| message(e.to_string()))?;
+        let session =
+            Session::mount(vfs, &self.dir, options, &signals).map_err(|e| message(e.to_string()))?;
         if let Some(file) = &self.pid_file {
             std::fs::write(file, format!("{}\n", std::process::id()))
                 .map_err(|e| message(format!("--pid-file {}: {e}", file.display())))?;

@@ -15,7 +15,7 @@ mod tree;
 pub mod unmount;
 
 pub use devices::Devices;
-pub use session::{Access, Options, Session, block_signals};
+pub use session::{Access, Options, Session, Signals};
 
 /// Why a tree could not be shown.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,14 @@
 //! A mount: made, served until it ends, ended on a signal.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 use fuser::{Config, MountOption, SessionACL};
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use vmcraft::vfs::Vfs;
 
 use crate::Error;
@@ -54,8 +56,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Mounts the tree on a directory of the host, read-only.
-    pub fn mount(vfs: Vfs, dir: &Path, options: &Options) -> Result<Self, Error> {
+    /// Mounts the tree on a directory of the host, read-only. From then on `signals` unmount it.
+    pub fn mount(vfs: Vfs, dir: &Path, options: &Options, signals: &Signals) -> Result<Self, Error> {
         let tree = Tree::new(vfs, options)?;
         let failed = |source| Error::Mount { dir: dir.to_owned(), source };
         let mut config = Config::default();
@@ -86,53 +88,70 @@ impl Session {
         let threads = thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_THREADS);
         config.n_threads = Some(threads);
         config.clone_fd = true;
-        let inner = fuser::Session::new(tree, dir, &config).map_err(failed)?;
+        let mut inner = fuser::Session::new(tree, dir, &config).map_err(failed)?;
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        *signals.lock() = Some(Mounted { unmounter: inner.unmount_callable(), dir: dir.clone() });
         Ok(Self { inner, dir })
     }
 
-    /// Answers the kernel until the tree is unmounted; SIGINT, SIGTERM and SIGHUP unmount it.
-    ///
-    /// [`block_signals`] has to be called before the process starts its first thread. If somebody
-    /// still uses the tree when a signal comes, it is taken out of the host's tree at once, and this
-    /// returns when the last file is closed. A second signal ends the
-    /// process.
-    pub fn serve(mut self) -> Result<(), Error> {
-        let failed = |source| Error::Serve { dir: self.dir.clone(), source };
-        let mut unmounter = self.inner.unmount_callable();
-        let dir = self.dir.clone();
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                let signals = ending_signals();
-                while signals.wait().is_err() {}
-                if unmounter.unmount().is_err() {
-                    // Busy, and root, who needs no fusermount3, which detaches by itself.
-                    let _ = umount2(&dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
-                }
-                // A further signal ends the process as it would any other.
-                let _ = signals.thread_unblock();
-                loop {
-                    thread::park();
-                }
-            })
-            .map_err(failed)?;
-        self.inner.run().map_err(failed)
+    /// Answers the kernel until the tree is unmounted.
+    pub fn serve(self) -> Result<(), Error> {
+        self.inner.run().map_err(|source| Error::Serve { dir: self.dir, source })
     }
 }
 
-fn ending_signals() -> SigSet {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals
+/// What is unmounted when a signal comes.
+struct Mounted {
+    unmounter: fuser::SessionUnmounter,
+    dir: PathBuf,
 }
 
-/// Keeps the signals that end a mount for [`Session::serve`]. Called before the process starts its
-/// first thread, so that all have them blocked.
-pub fn block_signals() -> std::io::Result<()> {
-    Ok(ending_signals().thread_block()?)
+impl Mounted {
+    fn unmount(mut self) {
+        if self.unmounter.unmount().is_err() {
+            // Busy, and root, who needs no fusermount3, which detaches by itself.
+            let _ = umount2(&self.dir, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        }
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP, which unmount what is mounted.
+///
+/// If somebody still uses the tree then, it is taken out of the host's tree at once, and
+/// [`Session::serve`] returns when the last file is closed. A further signal ends the process as it
+/// would any other, and so does one that comes before anything is mounted.
+pub struct Signals(Arc<Mutex<Option<Mounted>>>);
+
+impl Signals {
+    /// Takes the signals over. Called before the process starts its first thread, so that all threads
+    /// have them blocked.
+    pub fn take_over() -> io::Result<Self> {
+        let mut signals = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            signals.add(signal);
+        }
+        signals.thread_block()?;
+        let this = Self(Arc::default());
+        let waiting = Self(this.0.clone());
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            let Ok(signal) = signals.wait() else { return };
+            let mounted = waiting.lock().take();
+            // From here on, the next one has its usual effect.
+            let _ = signals.thread_unblock();
+            match mounted {
+                Some(mounted) => mounted.unmount(),
+                None => drop(raise(signal)),
+            }
+            loop {
+                thread::park();
+            }
+        })?;
+        Ok(this)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Mounted>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
 }
 
 /// The text without what has a meaning in a list of mount options, or in `/proc/mounts`.
