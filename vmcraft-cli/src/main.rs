@@ -143,15 +143,16 @@ fn usage(error: &clap::Error) -> ExitCode {
 mod tests {
     #[test] // `vmcraft mount --help` is help, not an unexpected argument.
     fn every_subcommand_has_help() {
-        fn check(command: &mut clap::Command) {
-            for subcommand in command.get_subcommands_mut() {
-                let name = subcommand.get_name().to_owned();
-                let error = subcommand.clone().try_get_matches_from([&name, "--help"]).unwrap_err();
-                assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{name}");
-                check(subcommand);
+        fn check(command: &clap::Command, path: &[&str]) {
+            for subcommand in command.get_subcommands() {
+                let path = [path, &[subcommand.get_name()]].concat();
+                let error =
+                    super::command().try_get_matches_from(path.iter().chain(&["--help"])).unwrap_err();
+                assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp, "{path:?}: {error}");
+                check(subcommand, &path);
             }
         }
-        check(&mut super::command());
+        check(&super::command(), &["vmcraft"]);
     }
 
     use super::*;
