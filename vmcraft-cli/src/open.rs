@@ -12,9 +12,6 @@ use crate::{logging, report};
 impl GuestOptions {
     /// A handle with the disks added, not launched.
     pub(crate) fn guest(&self) -> Result<Guest> {
-        if self.verbose {
-            report::log_details();
-        }
         self.refuse_keys()?;
         logging::install();
         let mut guest = Guest::new();

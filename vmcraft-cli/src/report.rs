@@ -53,13 +53,6 @@ pub(crate) fn trace(text: &dyn Display) {
     say(None, "trace", text);
 }
 
-/// Writes to standard error, from now on, what the libraries note of their work: `-v`.
-pub(crate) fn log_details() {
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::DEBUG);
-    // It fails if it was called before, as by a second handle of the shell.
-    let _ = log.without_time().try_init();
-}
-
 fn say(location: Option<&Location>, kind: &str, text: &dyn Display) {
     let place = location.map(|at| format!("{}:{}: ", at.file, at.line)).unwrap_or_default();
     // A message can quote what a guest holds.
