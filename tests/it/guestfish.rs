@@ -16,7 +16,7 @@ fn compare(name: &str) {
         text.lines().next().and_then(|line| line.strip_prefix("# ")).expect("options in the first line");
 
     let mut command = Command::new(named("guestfish", dir.path()));
-    command.current_dir(testkit::workspace());
+    command.current_dir(testkit::workspace()).env("TZ", "UTC").env("LC_ALL", "C.UTF-8");
     for option in options.split_whitespace() {
         match option {
             "IMAGE" => command.arg(&image),

@@ -21,7 +21,17 @@ fn image() -> &'static Path {
     IMAGE.get_or_init(|| {
         let dir = tempdir();
         let built = build_image(dir.path());
-        let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mount.img");
+        // Under nextest every test is a process, and has an image of its own. Nothing runs when a
+        // process ends, so the next one takes the images of those that are gone away.
+        let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for entry in fs::read_dir(shared).expect("cargo makes it").flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let process = name.strip_prefix("mount-").and_then(|name| name.strip_suffix(".img"));
+            if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+                let _ = fs::remove_file(entry.path()); // another test may be quicker
+            }
+        }
+        let image = shared.join(format!("mount-{}.img", std::process::id()));
         run_ok("cp", ["--sparse=always".as_ref(), built.as_os_str(), image.as_os_str()]);
         image
     })

@@ -215,12 +215,8 @@ impl Call {
             ArgumentKind::String
             | ArgumentKind::Device
             | ArgumentKind::Mountable
-            | ArgumentKind::DeviceOrPath => Value::String(word.clone()),
-            ArgumentKind::Path => {
-                // guestfish takes win:\… for the system drive of a Windows guest; the handle
-                // resolves it, so the word goes through as it is.
-                Value::String(word.clone())
-            }
+            | ArgumentKind::DeviceOrPath
+            | ArgumentKind::Path => Value::String(word.clone()),
             ArgumentKind::Buffer => Value::Buffer(word.to_vec()),
             ArgumentKind::List => {
                 Value::List(split_list(word).ok_or_else(|| refuse("a list: a quote is not closed"))?)

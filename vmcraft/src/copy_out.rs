@@ -252,9 +252,10 @@ impl Copy<'_> {
         {
             return Ok(false);
         }
+        temporary.is_made = true;
         temporary.rename(name).map_err(|errno| self.error(path, "cannot create", errno))?;
         // If this name was a link to the same file already, renaming did nothing.
-        temporary.is_renamed = false;
+        temporary.is_made = true;
         Ok(true)
     }
 
@@ -270,6 +271,7 @@ impl Copy<'_> {
             FileType::Regular => {
                 let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
                 let mut file = File::from(openat(dir, new.as_bytes(), flags, private).map_err(failed)?);
+                temporary.is_made = true;
                 let content = Content::of_file(entry.node())?;
                 size_bytes = content.size_bytes();
                 let done = self.bytes_done.get();
@@ -288,14 +290,18 @@ impl Copy<'_> {
             FileType::Symlink => {
                 let link = entry.mount.filesystem.read_link(entry.inode).map_err(|e| entry.error(e))?;
                 symlinkat(link.as_bytes(), dir, new.as_bytes()).map_err(failed)?;
+                temporary.is_made = true;
             }
-            FileType::Fifo => mknodat(dir, new.as_bytes(), SFlag::S_IFIFO, private, 0).map_err(failed)?,
+            FileType::Fifo => {
+                mknodat(dir, new.as_bytes(), SFlag::S_IFIFO, private, 0).map_err(failed)?;
+                temporary.is_made = true;
+            }
             FileType::BlockDevice | FileType::CharDevice => {
                 let is_block = metadata.file_type == FileType::BlockDevice;
                 let kind = if is_block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
                 let device = metadata.device.unwrap_or_default().to_rdev();
                 match mknodat(dir, new.as_bytes(), kind, private, device) {
-                    Ok(()) => {}
+                    Ok(()) => temporary.is_made = true,
                     Err(Errno::EPERM) => {
                         let warning =
                             format!("{}: left out: only root can make device nodes", entry.guest_path());
@@ -363,7 +369,7 @@ impl Copy<'_> {
         let number = self.temporaries.get();
         self.temporaries.set(number + 1);
         let name = format!(".vmcraft-{}-{number}", std::process::id()).into();
-        Temporary { dir: self.dirs.here(), name, is_renamed: false }
+        Temporary { dir: self.dirs.here(), name, is_made: false }
     }
 
     fn host_path(&self, path: &BStr) -> PathBuf {
@@ -387,21 +393,22 @@ enum Place<'a> {
 struct Temporary<'a> {
     dir: BorrowedFd<'a>,
     name: BString,
-    is_renamed: bool,
+    /// Whether there is a file of ours under the name.
+    is_made: bool,
 }
 
 impl Temporary<'_> {
     fn rename(&mut self, name: &BStr) -> Result<(), Errno> {
         renameat(self.dir, self.name.as_bytes(), self.dir, name.as_bytes())?;
-        self.is_renamed = true;
+        self.is_made = false;
         Ok(())
     }
 }
 
 impl Drop for Temporary<'_> {
     fn drop(&mut self) {
-        if !self.is_renamed {
-            // It may not have been made.
+        if self.is_made {
+            // Nobody is left to be told.
             let _ = unlinkat(self.dir, self.name.as_bytes(), UnlinkatFlags::NoRemoveDir);
         }
     }

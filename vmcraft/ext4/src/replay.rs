@@ -26,6 +26,13 @@ use crate::{corrupt, in_memory};
 /// `mke2fs` chooses.
 const MOST_COPIES: usize = 2 << 20;
 
+/// The most revoke blocks that are looked at: at some 500 blocks each, far more than any log needs.
+const MOST_REVOKES: usize = 1 << 16;
+
+/// The longest log in blocks that e2fsprogs makes. The blocks of a forged journal can all be the
+/// same one, so the volume's size alone is no bound.
+const LONGEST: u32 = 10_240_000;
+
 /// Replays the journal in inode `number` of a volume; `None` if its log is empty.
 pub(crate) fn replay(
     device: &Arc<dyn BlockDevice>,
@@ -93,6 +100,13 @@ impl Journal {
         device.read_at(offset, raw.as_mut_bytes())?;
         let len = inode.size / u64::from(sb.block_size);
         let sb = JournalSuperblock::decode(&raw, sb.block_size, len, offset)?;
+        if u64::from(sb.last) > volume.sb.blocks {
+            let what = format!("journal superblock: {} blocks, on a volume of {}", sb.last, volume.sb.blocks);
+            return Err(corrupt(what, offset));
+        }
+        if sb.last > LONGEST {
+            return Err(Error::Unsupported(format!("a journal of {} blocks, over {LONGEST}", sb.last)));
+        }
         Ok(Self { volume, inode, sb })
     }
 
@@ -159,6 +173,11 @@ impl Journal {
                 block_type::REVOKE => {
                     doubtful |= !self.sb.verify_tail(&buf);
                     log.revokes.push((here, sequence));
+                    if log.revokes.len() > MOST_REVOKES {
+                        return Err(Error::Unsupported(format!(
+                            "a journal of over {MOST_REVOKES} revoke blocks"
+                        )));
+                    }
                 }
                 block_type::COMMIT => {
                     let Ok((commit, _)) = RawCommit::ref_from_prefix(&buf) else { break };

@@ -54,7 +54,7 @@ fn open_nbd(name: &str, address: &Address, export: &str, read_only: bool) -> Res
 /// The same export as an option of QEMU's.
 fn nbd_node(address: &Address, export: &str) -> Value {
     let server = match address {
-        Address::Unix(path) => json!({ "type": "unix", "path": path }),
+        Address::Unix(path) => json!({ "type": "unix", "path": path.to_string_lossy() }),
         Address::Tcp { host, port } => json!({ "type": "inet", "host": host, "port": port.to_string() }),
     };
     json!({ "driver": "nbd", "server": server, "export": export })

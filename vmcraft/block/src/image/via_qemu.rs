@@ -66,7 +66,14 @@ pub(super) fn format_node(format: &str, file: Value, backing: Value) -> Map<Stri
 /// The options of a file of the host.
 fn file_node(image: &str, path: &Path, storage: &HostFile) -> Result<Value> {
     let driver = if storage.is_block_device() { "host_device" } else { "file" };
-    Ok(json!({ "driver": driver, "filename": absolute(image, path)? }))
+    let path = absolute(image, path)?;
+    // QEMU is told in JSON, which has no other bytes than UTF-8's.
+    let Some(name) = path.to_str() else {
+        let feature =
+            format!("a path that is not UTF-8 ({}), for a format that qemu-nbd opens", path.display());
+        return Err(Error::Unsupported { image: image.to_owned(), feature });
+    };
+    Ok(json!({ "driver": driver, "filename": name }))
 }
 
 fn absolute(image: &str, path: &Path) -> Result<PathBuf> {

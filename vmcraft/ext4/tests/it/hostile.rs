@@ -152,6 +152,24 @@ fn log_without_end() {
     }
 }
 
+#[test] // All blocks of the log are one revoke block, and there are as many as a file can have.
+fn journal_longer_than_its_volume() {
+    let dir = testkit::tempdir();
+    let (image, blocks) = dirty(dir.path(), "-t ext3 -b 1024 -J size=1", "jo");
+    let log = u32::try_from(blocks[1]).expect("a small image");
+    loop_blocks(&image, "<8>", log, 1 << 34);
+    let file = File::options().read(true).write(true).open(&image).expect("an image");
+    let mut revoke = [0; 1024];
+    file.read_exact_at(&mut revoke, blocks[1] * 1024).expect("a block");
+    revoke[7] = 5;
+    revoke[12..16].copy_from_slice(&16_u32.to_be_bytes());
+    file.write_all_at(&revoke, blocks[1] * 1024).expect("a block");
+    let maxlen = blocks[0] * 1024 + 0x10;
+    file.write_all_at(&(1_u32 << 23).to_be_bytes(), maxlen).expect("a block");
+    let error = tree::open(&image).map(drop).expect_err("a forged journal").to_string();
+    assert!(error.contains("8388608 blocks, on a volume of 4096"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
