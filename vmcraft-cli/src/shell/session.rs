@@ -94,9 +94,10 @@ impl Session {
         &mut self.guest
     }
 
-    /// Replaces the handle by a fresh one.
+    /// Replaces the handle by a fresh one, which may open what the old one might.
     pub(crate) fn reopen(&mut self) {
         self.guest = Guest::new();
+        self.guest.allow_backing(self.options.guest.allow_backing.clone());
         self.connect();
     }
 

@@ -125,7 +125,7 @@ impl L1Entry {
 }
 
 /// A compressed cluster: where its bytes are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct CompressedAt {
     pub(super) offset: u64,
     /// Up to the end of the last sector that has some of it.

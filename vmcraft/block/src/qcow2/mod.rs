@@ -34,7 +34,7 @@ use crate::generations::Generations;
 use crate::storage::{Storage, read_exact_at};
 use crate::{BlockDevice, Discard, Error, Extent, MapExtents, Result};
 use discard::Intent;
-use entry::Geometry;
+use entry::{CompressedAt, Geometry};
 use read::L2Cache;
 use writer::Writer;
 
@@ -103,7 +103,7 @@ pub struct Qcow2 {
     tables: RwLock<Tables>,
     l2_cache: L2Cache,
     /// Decompressed clusters by the place of their compressed bytes.
-    decompressed: Mutex<Generations<u64, Arc<[u8]>>>,
+    decompressed: Mutex<Generations<CompressedAt, Arc<[u8]>>>,
 }
 
 /// What maps the disk to the image.

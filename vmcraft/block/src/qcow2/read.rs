@@ -212,7 +212,7 @@ impl Qcow2 {
 
     fn read_compressed(&self, at: CompressedAt, offset: u64, buf: &mut [u8]) -> Result<(), Problem> {
         let mut cache = self.decompressed.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cache.get(&at.offset);
+        let known = cache.get(&at);
         drop(cache);
         // Within a cluster, at most 2 MiB.
         let start = usize::try_from(offset).unwrap_or(0);
@@ -233,7 +233,7 @@ impl Qcow2 {
         let mut cluster = vec![0; 1 << self.geometry.cluster_bits];
         self.decompress(at, &mut cluster)?;
         let cluster: Arc<[u8]> = cluster.into();
-        self.decompressed.lock().unwrap_or_else(PoisonError::into_inner).insert(at.offset, cluster.clone());
+        self.decompressed.lock().unwrap_or_else(PoisonError::into_inner).insert(at, cluster.clone());
         copy(&cluster, buf)
     }
 
