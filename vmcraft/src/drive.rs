@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmcraft_block::image::{self, Format, Gate};
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
 
 /// How a disk is added.
 #[derive(Clone, Default)]
@@ -76,20 +76,12 @@ pub fn directory_gate(allowed: Vec<PathBuf>) -> Arc<Gate> {
 /// A disk of zeros.
 pub(crate) struct ZeroDevice(pub(crate) u64);
 
-/// The end of what is asked for, if it lies within `size` bytes.
-fn check_range(offset: u64, len: u64, size: u64) -> io::Result<()> {
-    match offset.checked_add(len) {
-        Some(end) if end <= size => Ok(()),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
 impl BlockDevice for ZeroDevice {
     fn size(&self) -> u64 {
         self.0
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        check_range(offset, buf.len() as u64, self.0)?;
+        check_range(offset, buf.len() as u64, self.0, "a read")?;
         buf.fill(0);
         Ok(())
     }

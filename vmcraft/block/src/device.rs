@@ -88,7 +88,7 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Arc<D> {
 }
 
 /// Refuses a range that does not lie within `size` bytes. Every device calls it first.
-pub(crate) fn check_range(offset: u64, len: u64, size: u64, what: &str) -> io::Result<()> {
+pub fn check_range(offset: u64, len: u64, size: u64, what: &str) -> io::Result<()> {
     match offset.checked_add(len) {
         Some(end) if end <= size => Ok(()),
         _ => Err(io::Error::new(

@@ -22,6 +22,6 @@ pub mod storage;
 mod uri;
 
 pub use cache::{Cache, Counters, Counts};
-pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice};
+pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice, check_range};
 pub use error::{Error, Result};
 pub use raw::RawFile;
