@@ -72,6 +72,15 @@ pub(crate) fn parse_disk_name(name: &str) -> Option<(usize, Option<u32>)> {
     Some((index, number))
 }
 
+/// Whether two canonical names are of the same bytes: a disk and itself, or a partition of it.
+pub(crate) fn overlap(one: &str, other: &str) -> bool {
+    let (Some((disk, part)), Some((other_disk, other_part))) = (parse_disk_name(one), parse_disk_name(other))
+    else {
+        return one == other;
+    };
+    disk == other_disk && (part.is_none() || other_part.is_none() || part == other_part)
+}
+
 /// Finds the device with this name among the disks.
 pub(crate) fn find<'a>(disks: &'a [Disk], name: &DeviceName) -> Result<Found<'a>> {
     let missing = || Error::NoSuchDevice(name.to_string());

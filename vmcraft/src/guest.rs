@@ -100,7 +100,7 @@ impl Guest {
     /// Stops the clock at a moment, so that what depends on the time is the same each time; `None` is
     /// the host's clock.
     pub fn set_clock(&mut self, now: Option<vmcraft_fs::Timestamp>) {
-        self.host.clock = now;
+        self.host.clock.set(now);
     }
 
     /// Takes what the user should know and no error said, such as a partition table's bad header.
@@ -275,9 +275,16 @@ impl Guest {
         if let Some(filesystem) = open.get(&key) {
             return Ok((key.0, filesystem.clone()));
         }
+        let options = OpenFs { sources: self.sources(), ..options };
         let filesystem = driver::open(&key.0, device, options)?;
         open.insert(key.clone(), filesystem.clone());
         Ok((key.0, filesystem))
+    }
+
+    /// Closes the file systems on the devices that `matches`.
+    pub(crate) fn forget_filesystems(&self, matches: impl Fn(&str) -> bool) {
+        let mut open = self.filesystems.lock().unwrap_or_else(|e| e.into_inner());
+        open.retain(|(name, _), _| !matches(name));
     }
 
     /// Follows a path inside the guest.

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use vmcraft_fs::Timestamp;
@@ -24,14 +24,27 @@ pub struct Progress {
 /// What is called as a long call goes on.
 pub(crate) type OnProgress = Box<dyn FnMut(Progress) + Send>;
 
+/// What the time is, if it is not the host's. Clones show the same time.
+#[derive(Clone, Default)]
+pub(crate) struct Clock(Arc<Mutex<Option<Timestamp>>>);
+
+impl Clock {
+    pub(crate) fn get(&self) -> Option<Timestamp> {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(crate) fn set(&self, now: Option<Timestamp>) {
+        *self.0.lock().unwrap_or_else(|e| e.into_inner()) = now;
+    }
+}
+
 /// The host's side of a handle.
 #[derive(Default)]
 pub(crate) struct Host {
     pub(crate) output: Option<Box<dyn Write + Send>>,
     pub(crate) progress: Option<OnProgress>,
     pub(crate) cancel: Arc<AtomicBool>,
-    /// What the time is, if it is not the host's.
-    pub(crate) clock: Option<Timestamp>,
+    pub(crate) clock: Clock,
 }
 
 impl Host {
@@ -42,7 +55,7 @@ impl Host {
 
     /// The time now.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.unwrap_or_else(|| {
+        self.clock.get().unwrap_or_else(|| {
             let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
             Timestamp { seconds, nanoseconds: since.subsec_nanos() }

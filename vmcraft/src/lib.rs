@@ -15,6 +15,7 @@ mod archive;
 pub mod call;
 mod calls;
 mod capabilities;
+mod change;
 mod content;
 mod copy_out;
 mod decompress;

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::{
     DeviceNumber, DirEntry, Error, FileSystem, FileType, InodeNumber, Metadata, Result, StatFs, Timestamp,
-    Visit,
+    Visit, WriteFiles,
 };
 
 /// The tree; inode 1 is the root.
@@ -171,6 +171,15 @@ impl FileSystem for RawTree {
     }
     fn xattrs(&self, inode: InodeNumber) -> Result<Vec<(BString, Vec<u8>)>> {
         Ok(self.get(inode)?.0.xattrs.clone())
+    }
+    fn flags(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn generation(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn writer(&self) -> Result<&dyn WriteFiles> {
+        Err(Error::ReadOnly("a test double"))
     }
     fn statfs(&self) -> Result<StatFs> {
         Ok(StatFs {

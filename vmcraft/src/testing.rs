@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::{
     DeviceNumber, DirEntry, Error, FileSystem, FileType, InodeNumber, Metadata, Result, StatFs, Timestamp,
-    Visit,
+    Visit, WriteFiles,
 };
 
 use crate::GuestPath;
@@ -284,6 +284,15 @@ impl FileSystem for MemoryFs {
     }
     fn xattrs(&self, inode: InodeNumber) -> Result<Vec<(BString, Vec<u8>)>> {
         Ok(self.get(inode)?.xattrs.clone())
+    }
+    fn flags(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn generation(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn writer(&self) -> Result<&dyn WriteFiles> {
+        Err(Error::ReadOnly("a test double"))
     }
     fn statfs(&self) -> Result<StatFs> {
         let used = self.inodes.len() as u64;

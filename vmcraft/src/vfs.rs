@@ -12,7 +12,7 @@ mod resolve;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bstr::{BStr, BString, ByteVec};
+use bstr::{BStr, BString, ByteSlice, ByteVec};
 use vmcraft_fs::{FileSystem, InodeNumber};
 
 use self::mountpoints::MountpointTree;
@@ -51,6 +51,8 @@ pub struct Mount {
     pub mountpoint: BString,
     /// The open file system.
     pub filesystem: Arc<dyn FileSystem>,
+    /// Whether it was mounted `ro`.
+    pub read_only: bool,
     covers: Option<(MountId, InodeNumber)>,
 }
 
@@ -73,6 +75,7 @@ impl Default for Vfs {
             device: String::new(),
             mountpoint: "/".into(),
             filesystem: bottom.clone(),
+            read_only: true,
             covers: None,
         };
         Self { mounts: vec![mount], over: HashMap::new(), next_id: 1, bottom }
@@ -84,8 +87,14 @@ impl Vfs {
     pub fn with_root(device: &str, filesystem: Arc<dyn FileSystem>) -> Self {
         let mut vfs = Self::default();
         let bottom = vfs.bottom.clone();
-        let root = Node { mount: MountId(0), inode: bottom.root(), filesystem: bottom, path: "/".into() };
-        vfs.mount_on(&root, device, filesystem);
+        let root = Node {
+            mount: MountId(0),
+            inode: bottom.root(),
+            filesystem: bottom,
+            path: "/".into(),
+            read_only: true,
+        };
+        vfs.mount_on(&root, device, filesystem, true);
         vfs
     }
 
@@ -100,16 +109,17 @@ impl Vfs {
         device: &str,
         filesystem: Arc<dyn FileSystem>,
         mountpoint: &GuestPath,
+        read_only: bool,
     ) -> Result<()> {
         let node = self.resolve_any(mountpoint, LastLink::Follow)?;
         if !node.metadata()?.is_dir() {
             return Err(node.error(vmcraft_fs::Error::NotADirectory));
         }
-        self.mount_on(&node, device, filesystem);
+        self.mount_on(&node, device, filesystem, read_only);
         Ok(())
     }
 
-    fn mount_on(&mut self, node: &Node, device: &str, filesystem: Arc<dyn FileSystem>) {
+    fn mount_on(&mut self, node: &Node, device: &str, filesystem: Arc<dyn FileSystem>, read_only: bool) {
         let id = MountId(self.next_id);
         self.next_id += 1;
         let covers = (node.mount, node.inode);
@@ -119,6 +129,7 @@ impl Vfs {
             device: device.to_owned(),
             mountpoint: node.path.clone(),
             filesystem,
+            read_only,
             covers: Some(covers),
         });
     }
@@ -225,6 +236,35 @@ impl Vfs {
         Ok(self.enter(dir.mount, inode, join(&dir.path, name)))
     }
 
+    /// The directory in which the last name of `path` stands or shall stand, and that name. A link
+    /// there is not followed, and nothing need be there.
+    pub fn resolve_parent(&self, path: &GuestPath) -> Result<(Node, BString)> {
+        let mut names: Vec<_> = path.components().collect();
+        let Some(last) = names.pop().filter(|name| *name != ".." && *name != ".") else {
+            // Also for `/`, and for a path that is not absolute, which is refused as such.
+            self.resolve(path, LastLink::Keep)?;
+            return Err(Error::Path {
+                path: path.as_bstr().into(),
+                component: None,
+                source: vmcraft_fs::Error::InvalidInput("the path ends in no name"),
+            });
+        };
+        let whole = path.as_bstr();
+        let end = whole.rfind(last).unwrap_or_default();
+        let parent = self.resolve(GuestPath::new(&whole[..end]), LastLink::Follow)?;
+        if !parent.metadata()?.is_dir() {
+            return Err(parent.error(vmcraft_fs::Error::NotADirectory));
+        }
+        Ok((parent, last.to_owned()))
+    }
+
+    /// Changes whether a mount takes changes.
+    pub fn set_read_only(&mut self, id: MountId, read_only: bool) {
+        if let Some(mount) = self.mounts.iter_mut().find(|mount| mount.id == id) {
+            mount.read_only = read_only;
+        }
+    }
+
     /// The mount that a node is in.
     pub fn mount_of(&self, node: &Node) -> &Mount {
         self.by_id(node.mount)
@@ -265,7 +305,7 @@ impl Vfs {
     /// The node, or the root of what is mounted on it.
     fn enter(&self, mount: MountId, inode: InodeNumber, path: BString) -> Node {
         let (mount, inode) = self.place(self.by_id(mount), inode);
-        Node { mount: mount.id, filesystem: mount.filesystem.clone(), inode, path }
+        Node::new(mount, inode, path)
     }
 }
 
@@ -288,7 +328,7 @@ mod tests {
         let root = MemoryFs::new().file("/srv/covered", "").symlink("/link", "srv").file("/here", "");
         let mut vfs = Vfs::with_root("/dev/sda1", Arc::new(root));
         let inner = MemoryFs::new().file("/inner", "").symlink("/back", "../here").dir("/deep");
-        vfs.mount("/dev/sda2", Arc::new(inner), "/link".into()).unwrap();
+        vfs.mount("/dev/sda2", Arc::new(inner), "/link".into(), true).unwrap();
         vfs
     }
 
@@ -313,7 +353,7 @@ mod tests {
     fn mounts_stack() {
         let mut vfs = two_file_systems();
         let third = MemoryFs::new().file("/third", "");
-        vfs.mount("/dev/sda3", Arc::new(third), "/srv".into()).unwrap();
+        vfs.mount("/dev/sda3", Arc::new(third), "/srv".into(), true).unwrap();
         assert!(resolves(&vfs, "/srv/third") && !resolves(&vfs, "/srv/inner"));
         // It stands on the second, not on the first.
         let busy = vfs.unmount("/dev/sda2", false, |mount| mount.device == "/dev/sda2").unwrap_err();
@@ -328,7 +368,7 @@ mod tests {
     #[test] // `lazyunmount` takes what is mounted inside along.
     fn inner_mounts_go_along() {
         let mut vfs = two_file_systems();
-        vfs.mount("/dev/sda3", Arc::new(MemoryFs::new()), "/srv/deep".into()).unwrap();
+        vfs.mount("/dev/sda3", Arc::new(MemoryFs::new()), "/srv/deep".into(), true).unwrap();
         vfs.unmount("/", true, |mount| mount.mountpoint == "/").unwrap();
         assert!(vfs.mounts().is_empty());
         assert!(vfs.over.is_empty());
@@ -338,7 +378,7 @@ mod tests {
     fn mountpoints_are_directories() {
         let mut vfs = two_file_systems();
         let mut refused = |path: &str| {
-            vfs.mount("/dev/sda3", Arc::new(MemoryFs::new()), path.into()).unwrap_err().to_string()
+            vfs.mount("/dev/sda3", Arc::new(MemoryFs::new()), path.into(), true).unwrap_err().to_string()
         };
         assert_eq!(refused("/here"), "/here: not a directory");
         assert_eq!(refused("/none"), "/none: no such file or directory");
@@ -353,7 +393,7 @@ mod tests {
         assert_eq!(vfs.make_mountpoint("/x/y".into()).unwrap_err().errno(), 2);
         assert!(vfs.make_mountpoint("/a/..".into()).is_err());
         assert!(vfs.remove_mountpoint("/a".into()).unwrap_err().to_string().contains("others inside"));
-        vfs.mount("/dev/sda1", Arc::new(MemoryFs::new().dir("/d")), "/a/b".into()).unwrap();
+        vfs.mount("/dev/sda1", Arc::new(MemoryFs::new().dir("/d")), "/a/b".into(), true).unwrap();
         assert!(resolves(&vfs, "/a/b/d"));
         assert!(vfs.remove_mountpoint("/a/b".into()).unwrap_err().to_string().contains("busy"));
         // Nothing is made inside the guest.

@@ -113,12 +113,7 @@ impl Entry<'_> {
 
     /// The same place as a node.
     pub fn node(&self) -> Node {
-        Node {
-            mount: self.mount.id,
-            filesystem: self.mount.filesystem.clone(),
-            inode: self.inode,
-            path: self.guest_path(),
-        }
+        Node::new(self.mount, self.inode, self.guest_path())
     }
 
     /// Adds the path to a driver's error.
@@ -392,7 +387,7 @@ mod tests {
         let mut inner = RawTree::new();
         inner.file(ROOT, "vmlinuz", b"");
         let mut vfs = mounted(tree);
-        vfs.mount("/dev/sda2", Arc::new(inner), GuestPath::new("/boot")).unwrap();
+        vfs.mount("/dev/sda2", Arc::new(inner), GuestPath::new("/boot"), true).unwrap();
         assert_eq!(shown(Walk::new(&vfs, root(&vfs))), ["", "boot", "boot/vmlinuz"]);
     }
 

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString};
 use vmcraft_block::BlockDevice;
-use vmcraft_fs::{Error, FileSystem, FileType, InodeNumber, Metadata, OpenOptions, Result, StatFs, Visit};
+use vmcraft_fs::{
+    Error, FileSystem, FileType, InodeNumber, Metadata, OpenOptions, Result, StatFs, Visit, WriteFiles,
+};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::cache::Cache;
@@ -140,6 +142,18 @@ impl FileSystem for Ext4 {
 
     fn xattrs(&self, inode: InodeNumber) -> Result<Vec<(BString, Vec<u8>)>> {
         xattr::list(&self.volume, &self.volume.inode(inode)?)
+    }
+
+    fn flags(&self, inode: InodeNumber) -> Result<u32> {
+        Ok(self.volume.inode(inode)?.flags.bits())
+    }
+
+    fn generation(&self, inode: InodeNumber) -> Result<u32> {
+        Ok(self.volume.inode(inode)?.generation)
+    }
+
+    fn writer(&self) -> Result<&dyn WriteFiles> {
+        Err(Error::ReadOnly("ext4 is read only"))
     }
 
     fn statfs(&self) -> Result<StatFs> {

@@ -44,8 +44,12 @@ mod xattr;
 use vmcraft_fs::{Driver, Error};
 
 /// Opens ext2, ext3 and ext4, and refuses an external journal by name.
-pub const DRIVER: Driver =
-    Driver { names: &["ext2", "ext3", "ext4"], probe: filesystem::probe, open: filesystem::open };
+pub const DRIVER: Driver = Driver {
+    names: &["ext2", "ext3", "ext4"],
+    probe: filesystem::probe,
+    open: filesystem::open,
+    maintain: None,
+};
 
 /// A number of bytes or entries in memory. What does not fit there is as many as there can be; a slice
 /// is asked for them next, which has fewer.

@@ -19,6 +19,41 @@ pub enum Error {
     /// Anything but a directory was needed.
     #[error("is a directory")]
     IsADirectory,
+    /// The name is taken.
+    #[error("file exists")]
+    Exists,
+    /// A directory that is to go, or to be replaced, has entries.
+    #[error("directory not empty")]
+    NotEmpty,
+    /// No block or inode is left, or only those that are reserved; what was found is unchanged.
+    #[error("no space left on the file system: {0}")]
+    NoSpace(&'static str),
+    /// The owner's quota does not allow more.
+    #[error("disk quota exceeded")]
+    QuotaExceeded,
+    /// The file system was opened, or mounted, read-only. The reason follows.
+    #[error("read-only file system: {0}")]
+    ReadOnly(&'static str),
+    /// A name is longer than the file system holds.
+    #[error("file name too long: {len} bytes, and at most {most} are possible")]
+    NameTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The longest in bytes.
+        most: usize,
+    },
+    /// The inode cannot have one more name, or the directory one more subdirectory.
+    #[error("too many links: at most {0} are possible")]
+    TooManyLinks(u32),
+    /// The file would be larger than the file system allows.
+    #[error("file too large: at most {0} bytes are possible")]
+    FileTooLarge(u64),
+    /// A flag of the inode forbids it, such as immutable.
+    #[error("operation not permitted: {0}")]
+    NotPermitted(&'static str),
+    /// The inode has no extended attribute of this name.
+    #[error("no such extended attribute")]
+    NoAttribute,
     /// The operation does not fit this type of file, as `read_link` of a regular file.
     #[error("{0}")]
     InvalidInput(&'static str),
@@ -46,6 +81,16 @@ impl Error {
             Self::NotADirectory => 20,
             Self::IsADirectory => 21,
             Self::InvalidInput(_) => 22,
+            Self::Exists => 17,
+            Self::NotEmpty => 39,
+            Self::NoSpace(_) => 28,
+            Self::QuotaExceeded => 122,
+            Self::ReadOnly(_) => 30,
+            Self::NameTooLong { .. } => 36,
+            Self::TooManyLinks(_) => 31,
+            Self::FileTooLarge(_) => 27,
+            Self::NotPermitted(_) => 1,
+            Self::NoAttribute => 61,
             Self::Corrupt { .. } => 117, // EUCLEAN, what ext4 and XFS answer for corruption
             Self::Unsupported(_) => 95,
             Self::Io(e) => e.raw_os_error().unwrap_or(5),

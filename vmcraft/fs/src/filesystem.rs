@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use bstr::{BStr, BString};
 
-use crate::{FileType, InodeNumber, Metadata, Result, StatFs};
+use crate::{FileType, InodeNumber, Metadata, Result, StatFs, WriteFiles};
 
 /// One name in a directory, as [`FileSystem::read_dir`] shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,16 @@ pub trait FileSystem: Send + Sync {
     /// `system.posix_acl_access` …) and values as the kernel's `getxattr` returns them.
     fn xattrs(&self, inode: InodeNumber) -> Result<Vec<(BString, Vec<u8>)>>;
 
+    /// The flags of an inode, in the bits of `FS_IOC_GETFLAGS`; 0 where the format has none.
+    fn flags(&self, inode: InodeNumber) -> Result<u32>;
+
+    /// The generation number of an inode, as `FS_IOC_GETVERSION`; 0 where the format has none.
+    fn generation(&self, inode: InodeNumber) -> Result<u32>;
+
     /// What `statvfs` would say.
     fn statfs(&self) -> Result<StatFs>;
+
+    /// The writing side. `ReadOnly` if it was opened so, `Unsupported` with the feature's name if
+    /// something on the volume cannot be written safely.
+    fn writer(&self) -> Result<&dyn WriteFiles>;
 }

@@ -9,9 +9,15 @@ pub mod conformance;
 mod driver;
 mod error;
 mod filesystem;
+mod maintain;
 mod metadata;
+mod sources;
+mod write;
 
 pub use driver::{Driver, Open, OpenOptions};
 pub use error::{Error, Result};
 pub use filesystem::{DirEntry, FileSystem, Visit};
+pub use maintain::{CheckOptions, Finding, FormatOptions, Maintain, ResizeTo};
 pub use metadata::{DeviceNumber, FileType, InodeNumber, Metadata, StatFs, Timestamp};
+pub use sources::Sources;
+pub use write::{FreeSpace, NewInode, SetMetadata, WriteFiles, XattrMode};

@@ -7,6 +7,7 @@ use bstr::{BStr, BString};
 use vmcraft_block::BlockDevice;
 use vmcraft_fs::{
     DirEntry, Error, FileSystem, FileType, InodeNumber, Metadata, Result, StatFs, Timestamp, Visit,
+    WriteFiles,
 };
 
 const ROOT: InodeNumber = InodeNumber(1);
@@ -130,6 +131,15 @@ impl FileSystem for Devices {
     }
     fn xattrs(&self, _: InodeNumber) -> Result<Vec<(BString, Vec<u8>)>> {
         Ok(Vec::new())
+    }
+    fn flags(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn generation(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn writer(&self) -> Result<&dyn WriteFiles> {
+        Err(Error::ReadOnly("devices are shown, not files"))
     }
     fn statfs(&self) -> Result<StatFs> {
         let blocks =

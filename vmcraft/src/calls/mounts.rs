@@ -193,7 +193,7 @@ impl Guest {
         let device = mountable_device(mountable)?;
         let (name, filesystem) = self.open_filesystem_with(device, parsed.open)?;
         check_type(&name, &*filesystem, vfstype)?;
-        self.vfs.mount(&name, filesystem, mountpoint)?;
+        self.vfs.mount(&name, filesystem, mountpoint, true)?;
         if parsed.asks_for_writing {
             self.warnings
                 .push(format!("{name}: mounted read-only: this version writes nothing into a guest"));
@@ -218,7 +218,7 @@ impl Guest {
         let free = (0..=taken.len()).map(|number| format!("/dev/loop{number}"));
         // One more name than there are mounts: one is free.
         let name = free.into_iter().find(|name| !taken.contains(&name.as_str())).unwrap_or_default();
-        self.vfs.mount(&name, filesystem, mountpoint)
+        self.vfs.mount(&name, filesystem, mountpoint, true)
     }
 
     /// Change the options of a mounted file system

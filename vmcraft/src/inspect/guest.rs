@@ -63,9 +63,9 @@ impl Guest {
         self.vfs.unmount_all();
         let started = Instant::now();
         for MountPoint { mountpoint, device } in in_mount_order(&system.mountpoints) {
-            let mounted = self
-                .open_filesystem(DeviceName::new(device))
-                .and_then(|(name, filesystem)| self.vfs.mount(&name, filesystem, GuestPath::new(mountpoint)));
+            let mounted = self.open_filesystem(DeviceName::new(device)).and_then(|(name, filesystem)| {
+                self.vfs.mount(&name, filesystem, GuestPath::new(mountpoint), false)
+            });
             match mounted {
                 Ok(()) => {}
                 Err(e) if mountpoint == "/" => return Err(e),

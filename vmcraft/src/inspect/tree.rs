@@ -38,7 +38,7 @@ impl Tree {
         filesystem: std::sync::Arc<dyn vmcraft_fs::FileSystem>,
         mountpoint: &BStr,
     ) {
-        if let Err(e) = self.vfs.mount(device, filesystem, GuestPath::new(mountpoint)) {
+        if let Err(e) = self.vfs.mount(device, filesystem, GuestPath::new(mountpoint), true) {
             self.note(format!("{device} could not be mounted on {mountpoint}: {e}"));
         }
     }

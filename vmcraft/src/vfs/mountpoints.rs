@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use bstr::{BStr, BString, ByteSlice};
-use vmcraft_fs::{DirEntry, FileSystem, FileType, InodeNumber, Metadata, StatFs, Visit};
+use vmcraft_fs::{DirEntry, FileSystem, FileType, InodeNumber, Metadata, StatFs, Visit, WriteFiles};
 
 /// The file system that is there before any is mounted.
 pub(super) struct MountpointTree {
@@ -125,6 +125,15 @@ impl FileSystem for MountpointTree {
     }
     fn xattrs(&self, _: InodeNumber) -> vmcraft_fs::Result<Vec<(BString, Vec<u8>)>> {
         Ok(Vec::new())
+    }
+    fn flags(&self, _: InodeNumber) -> vmcraft_fs::Result<u32> {
+        Ok(0)
+    }
+    fn generation(&self, _: InodeNumber) -> vmcraft_fs::Result<u32> {
+        Ok(0)
+    }
+    fn writer(&self) -> vmcraft_fs::Result<&dyn WriteFiles> {
+        Err(vmcraft_fs::Error::ReadOnly("mount points in memory are made with mkmountpoint"))
     }
     fn statfs(&self) -> vmcraft_fs::Result<StatFs> {
         Ok(StatFs {

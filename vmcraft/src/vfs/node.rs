@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bstr::BString;
-use vmcraft_fs::{DirEntry, FileSystem, FileType, InodeNumber, Metadata};
+use vmcraft_fs::{DirEntry, FileSystem, FileType, InodeNumber, Metadata, WriteFiles};
 
-use super::MountId;
+use super::{Mount, MountId};
 use crate::{Error, Result};
 
 /// A place in the tree: an inode of a mounted file system, and the path that led to it.
@@ -20,9 +20,30 @@ pub struct Node {
     pub inode: InodeNumber,
     /// Its path without links, `.` and `..`.
     pub path: BString,
+    /// Whether its mount refuses changes.
+    pub(crate) read_only: bool,
 }
 
 impl Node {
+    /// This inode of a mount.
+    pub(crate) fn new(mount: &Mount, inode: InodeNumber, path: BString) -> Self {
+        Self {
+            mount: mount.id,
+            filesystem: mount.filesystem.clone(),
+            inode,
+            path,
+            read_only: mount.read_only,
+        }
+    }
+
+    /// The writing side of its file system, unless it is mounted read-only.
+    pub fn writer(&self) -> Result<&dyn WriteFiles> {
+        if self.read_only {
+            return Err(self.error(vmcraft_fs::Error::ReadOnly("it is mounted read-only")));
+        }
+        self.filesystem.writer().map_err(|source| self.error(source))
+    }
+
     /// What `stat` would say.
     pub fn metadata(&self) -> Result<Metadata> {
         self.filesystem.metadata(self.inode).map_err(|source| self.error(source))

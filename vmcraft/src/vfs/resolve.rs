@@ -119,7 +119,7 @@ impl Vfs {
             trail.places.push((mount, inode, trail.path.len()));
         }
         let (mount, inode) = trail.here();
-        Ok(Node { mount: mount.id, filesystem: mount.filesystem.clone(), inode, path: trail.shown() })
+        Ok(Node::new(mount, inode, trail.shown()))
     }
 }
 

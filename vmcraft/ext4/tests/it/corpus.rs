@@ -161,7 +161,7 @@ fn walk(corpus: &Path, row: &testkit::corpus::Row) {
     let dir = testkit::tempdir();
     let image = testkit::corpus::unpack(corpus, row, dir.path());
     for ignore_journal in [false, true] {
-        let options = vmcraft_fs::OpenOptions { ignore_journal };
+        let options = vmcraft_fs::OpenOptions { ignore_journal, ..Default::default() };
         let saw = match tree::open_with(&image, options) {
             Ok(fs) => probe_all(&*fs),
             Err(e) => format!("not opened: {e}"),

@@ -105,7 +105,7 @@ fn journals_of_every_kind() {
         let tree = assert_replays_like_kernel(&cut, &what);
         assert!(tree.contains_key(&b"/moved-2"[..]), "{what}: the last commit is there");
         // The journal mattered: without it the volume is another.
-        let without = tree::open_with(&cut, OpenOptions { ignore_journal: true });
+        let without = tree::open_with(&cut, OpenOptions { ignore_journal: true, ..OpenOptions::default() });
         let without = without.map(|fs| tree::ours(&*fs));
         assert!(!matches!(without, Ok(Ok(t)) if t == tree), "{what}: nothing was replayed");
     }
@@ -275,7 +275,9 @@ fn damaged_journals_are_refused_and_can_be_ignored() {
         let Err(error) = tree::open(&damaged) else { panic!("{expected}: opened") };
         let message = error.to_string();
         assert!(message.contains(expected) && message.contains("of the volume"), "{message}");
-        let ignored = tree::open_with(&damaged, OpenOptions { ignore_journal: true }).expect("no replay");
+        let ignored =
+            tree::open_with(&damaged, OpenOptions { ignore_journal: true, ..OpenOptions::default() })
+                .expect("no replay");
         tree::assert_same(&before, &tree::ours(&*ignored).expect("a tree"), expected);
     }
 }
@@ -306,7 +308,7 @@ fn fast_commits_are_refused_by_name() {
     };
     let Err(error) = tree::open(&cut) else { panic!("opened") };
     assert!(error.to_string().contains("not supported: fast_commit"), "{error}");
-    tree::open_with(&cut, OpenOptions { ignore_journal: true }).expect("no replay");
+    tree::open_with(&cut, OpenOptions { ignore_journal: true, ..OpenOptions::default() }).expect("no replay");
 }
 
 #[test]
@@ -326,5 +328,6 @@ fn external_journals() {
     let Err(error) = tree::open(&image) else { panic!("opened") };
     assert!(error.to_string().contains("external journal"), "{error}");
     assert!(error.to_string().contains("01020304-0506-0708-090a-0b0c0d0e0f10"), "{error}");
-    tree::open_with(&image, OpenOptions { ignore_journal: true }).expect("no replay");
+    tree::open_with(&image, OpenOptions { ignore_journal: true, ..OpenOptions::default() })
+        .expect("no replay");
 }

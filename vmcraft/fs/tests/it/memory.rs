@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use bstr::{BStr, BString};
 use vmcraft_fs::{
     DirEntry, Error, FileSystem, FileType, InodeNumber, Metadata, Result, StatFs, Timestamp, Visit,
+    WriteFiles,
 };
 
 /// A promise that is broken.
@@ -208,6 +209,15 @@ impl FileSystem for Memory {
         Ok(vec![attribute; if self.is(Defect::XattrTwice) { 2 } else { 1 }])
     }
 
+    fn flags(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn generation(&self, _: InodeNumber) -> Result<u32> {
+        Ok(0)
+    }
+    fn writer(&self) -> Result<&dyn WriteFiles> {
+        Err(Error::ReadOnly("a test double"))
+    }
     fn statfs(&self) -> Result<StatFs> {
         let blocks_free = if self.is(Defect::FreeBlocks) { 101 } else { 100 };
         Ok(StatFs {
