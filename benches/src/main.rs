@@ -3,6 +3,7 @@
 
 mod loopmount;
 mod measure;
+mod writing;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ fn main() -> Result<()> {
     open_and_inspect(&mut rows, &vmcraft, &qcow2)?;
     if testkit::have_root() {
         against_kernel(&mut rows, &vmcraft, &raw, dir.path())?;
+        writing::measure(&mut rows, &vmcraft, dir.path())?;
     } else {
         eprintln!("skipped: the comparison with a kernel loop mount needs root");
     }

@@ -13,11 +13,13 @@ pub(crate) struct Command {
     program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, &'static str)>,
+    /// A line for `sh` that runs before, and is not measured.
+    preparation: Option<String>,
 }
 
 impl Command {
     pub(crate) fn new(program: &Path, arguments: Vec<OsString>) -> Self {
-        Self { program: program.into(), arguments, environment: Vec::new() }
+        Self { program: program.into(), arguments, environment: Vec::new(), preparation: None }
     }
 
     pub(crate) fn shell(line: &str) -> Self {
@@ -28,7 +30,25 @@ impl Command {
         self.environment.push((name, value));
     }
 
+    /// What is to be done before each run, and not measured.
+    pub(crate) fn prepare(&mut self, line: &str) {
+        self.preparation = Some(line.to_owned());
+    }
+
+    /// Runs it once.
+    pub(crate) fn run(&self) -> Result<()> {
+        self.seconds().map(drop)
+    }
+
+    fn prepared(&self) -> Result<()> {
+        if let Some(line) = &self.preparation {
+            Command::shell(line).run()?;
+        }
+        Ok(())
+    }
+
     fn seconds(&self) -> Result<f64> {
+        self.prepared()?;
         let mut command = std::process::Command::new(&self.program);
         command.args(&self.arguments).envs(self.environment.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -55,6 +75,7 @@ fn middle(mut times: Vec<f64>) -> f64 {
 
 /// The most memory that the command had, in KiB.
 pub(crate) fn peak_kib(command: &Command) -> Result<f64> {
+    command.prepared()?;
     let time = testkit::require("time");
     let output = std::process::Command::new(time)
         .args(["-f", "%M"])
