@@ -7,12 +7,26 @@ bitflags! {
     /// `s_feature_compat`: a reader and a writer that do not know one may go on.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Compat: u32 {
+        /// Of no effect; directories are preallocated.
+        const DIR_PREALLOC = 0x1;
+        /// Of no effect.
+        const IMAGIC_INODES = 0x2;
         /// There is a journal.
         const HAS_JOURNAL = 0x4;
+        /// Inodes may have extended attributes.
+        const EXT_ATTR = 0x8;
+        /// An inode keeps blocks that the descriptor table can grow into.
+        const RESIZE_INODE = 0x10;
         /// Directories may have an htree.
         const DIR_INDEX = 0x20;
         /// Only two groups, which the superblock names, hold a backup.
         const SPARSE_SUPER2 = 0x200;
+        /// There may be fast commits.
+        const FAST_COMMIT = 0x400;
+        /// UUID and inode numbers stay, as something encrypted depends on them.
+        const STABLE_INODES = 0x800;
+        /// Orphans are in a file, not only in a list.
+        const ORPHAN_FILE = 0x1000;
         const _ = !0;
     }
 }
@@ -71,10 +85,28 @@ bitflags! {
         const HUGE_FILE = 0x8;
         /// Group descriptors have a CRC-16.
         const GDT_CSUM = 0x10;
+        /// A directory may have any number of subdirectories.
+        const DIR_NLINK = 0x20;
+        /// Inodes have a minimum of fields behind their first 128 bytes.
+        const EXTRA_ISIZE = 0x40;
+        /// Snapshots; never in a released kernel.
+        const HAS_SNAPSHOT = 0x80;
+        /// Quotas are kept in inodes of the file system's own.
+        const QUOTA = 0x100;
         /// Allocation in clusters of several blocks.
         const BIGALLOC = 0x200;
         /// All metadata has a CRC-32C.
         const METADATA_CSUM = 0x400;
+        /// Data blocks that several files share; Android's.
+        const SHARED_BLOCKS = 0x4000;
+        /// No writer ever.
+        const READONLY = 0x1000;
+        /// Quotas of projects.
+        const PROJECT = 0x2000;
+        /// There may be files that fs-verity protects.
+        const VERITY = 0x8000;
+        /// The orphan file has entries.
+        const ORPHAN_PRESENT = 0x1_0000;
         const _ = !0;
     }
 }

@@ -19,23 +19,47 @@ use crate::volume::Volume;
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct RawGroupDescriptor {
-    block_bitmap_lo: U32,
-    inode_bitmap_lo: U32,
-    inode_table_lo: U32,
-    free_blocks_count_lo: U16,
-    free_inodes_count_lo: U16,
-    kept_10: [u8; 0xe],
-    checksum: U16,
-    block_bitmap_hi: U32,
-    inode_bitmap_hi: U32,
-    inode_table_hi: U32,
-    free_blocks_count_hi: U16,
-    free_inodes_count_hi: U16,
-    kept_30: [u8; 0x10],
+    pub(crate) block_bitmap_lo: U32,
+    pub(crate) inode_bitmap_lo: U32,
+    pub(crate) inode_table_lo: U32,
+    /// Free clusters.
+    pub(crate) free_blocks_count_lo: U16,
+    pub(crate) free_inodes_count_lo: U16,
+    pub(crate) used_dirs_count_lo: U16,
+    /// See [`flags`].
+    pub(crate) flags: U16,
+    pub(crate) exclude_bitmap_lo: U32,
+    /// The low halves of the bitmaps' CRC-32C, with `metadata_csum`.
+    pub(crate) block_bitmap_csum_lo: U16,
+    pub(crate) inode_bitmap_csum_lo: U16,
+    /// How many inodes at the table's end were never in use.
+    pub(crate) itable_unused_lo: U16,
+    pub(crate) checksum: U16,
+    pub(crate) block_bitmap_hi: U32,
+    pub(crate) inode_bitmap_hi: U32,
+    pub(crate) inode_table_hi: U32,
+    pub(crate) free_blocks_count_hi: U16,
+    pub(crate) free_inodes_count_hi: U16,
+    pub(crate) used_dirs_count_hi: U16,
+    pub(crate) itable_unused_hi: U16,
+    pub(crate) exclude_bitmap_hi: U32,
+    pub(crate) block_bitmap_csum_hi: U16,
+    pub(crate) inode_bitmap_csum_hi: U16,
+    kept_3c: [u8; 4],
 }
 const _: () = assert!(size_of::<RawGroupDescriptor>() == 64);
 const _: () = assert!(offset_of!(RawGroupDescriptor, checksum) == 0x1e);
 const _: () = assert!(offset_of!(RawGroupDescriptor, free_blocks_count_hi) == 0x2c);
+
+/// `bg_flags`; valid with checksums.
+pub(crate) mod flags {
+    /// No inode is in use, and the inode bitmap was never written.
+    pub(crate) const INODE_UNINIT: u16 = 0x1;
+    /// Only metadata is in use, and the block bitmap was never written.
+    pub(crate) const BLOCK_UNINIT: u16 = 0x2;
+    /// The inode table is zeroed.
+    pub(crate) const INODE_ZEROED: u16 = 0x4;
+}
 
 /// A group descriptor, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,19 +98,25 @@ impl Group {
     }
 }
 
-fn verify(bytes: &[u8], raw: &RawGroupDescriptor, sb: &Superblock, number: u32, offset: u64) -> Result<()> {
+/// The checksum that a descriptor's bytes give; `None` on a volume without.
+pub(crate) fn checksum(bytes: &[u8], sb: &Superblock, number: u32) -> Option<u16> {
     const FIELD: usize = offset_of!(RawGroupDescriptor, checksum);
-    let (before, after) = (&bytes[..FIELD], &bytes[FIELD + 2..]);
+    let (before, after) = (bytes.get(..FIELD)?, bytes.get(FIELD + 2..)?);
     let number_le = number.to_le_bytes();
-    let found = if sb.metadata_csum() {
+    if sb.metadata_csum() {
         let crc = crc32c(crc32c(sb.checksum_seed, &number_le), before);
         // Only the low half is stored.
-        (crc32c(crc32c(crc, &[0, 0]), after) & 0xffff) as u16
+        Some((crc32c(crc32c(crc, &[0, 0]), after) & 0xffff) as u16)
     } else if sb.ro_compat.contains(RoCompat::GDT_CSUM) {
-        crc16(crc16(crc16(crc16(!0, &sb.uuid), &number_le), before), after)
+        Some(crc16(crc16(crc16(crc16(!0, &sb.uuid), &number_le), before), after))
     } else {
-        return Ok(());
-    };
+        None
+    }
+}
+
+fn verify(bytes: &[u8], raw: &RawGroupDescriptor, sb: &Superblock, number: u32, offset: u64) -> Result<()> {
+    const FIELD: usize = offset_of!(RawGroupDescriptor, checksum);
+    let Some(found) = checksum(bytes, sb, number) else { return Ok(()) };
     let stored = raw.checksum.get();
     if found != stored {
         let what = format!(
@@ -99,7 +129,7 @@ fn verify(bytes: &[u8], raw: &RawGroupDescriptor, sb: &Superblock, number: u32, 
 
 impl Superblock {
     /// The block that holds the `index`-th block of the descriptor table.
-    fn descriptor_block(&self, index: u32) -> u64 {
+    pub(crate) fn descriptor_block(&self, index: u32) -> u64 {
         // Where the superblock is: block 1 only if blocks are 1 KiB.
         let superblock = u64::from(self.block_size == 1024);
         if !self.incompat.contains(Incompat::META_BG) || index < self.first_meta_bg {

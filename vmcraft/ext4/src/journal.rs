@@ -42,29 +42,33 @@ pub(crate) mod block_type {
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
 pub(crate) struct RawSuperblock {
-    header: RawHeader,
-    blocksize: U32,
+    pub(crate) header: RawHeader,
+    pub(crate) blocksize: U32,
     /// Blocks of the journal.
-    maxlen: U32,
+    pub(crate) maxlen: U32,
     /// The first block of the log.
-    first: U32,
+    pub(crate) first: U32,
     /// The first transaction of the log.
-    sequence: U32,
+    pub(crate) sequence: U32,
     /// The block where the log starts; 0 if it is empty.
-    start: U32,
-    kept_20: [u8; 4],
-    feature_compat: U32,
-    feature_incompat: U32,
-    feature_ro_compat: U32,
-    uuid: [u8; 16],
-    kept_40: [u8; 0x10],
-    checksum_type: u8,
+    pub(crate) start: U32,
+    /// What made the kernel give up; 0 if nothing did.
+    pub(crate) errno: U32,
+    pub(crate) feature_compat: U32,
+    pub(crate) feature_incompat: U32,
+    pub(crate) feature_ro_compat: U32,
+    pub(crate) uuid: [u8; 16],
+    pub(crate) nr_users: U32,
+    kept_44: [u8; 0xc],
+    pub(crate) checksum_type: u8,
     kept_51: [u8; 3],
     /// Blocks at the end that are for fast commits.
-    num_fc_blks: U32,
-    kept_58: [u8; 0xa4],
-    checksum: U32,
-    users: [u8; 768],
+    pub(crate) num_fc_blks: U32,
+    /// The block where the log ends, once it is clean.
+    pub(crate) head: U32,
+    kept_5c: [u8; 0xa0],
+    pub(crate) checksum: U32,
+    pub(crate) users: [u8; 768],
 }
 const _: () = assert!(size_of::<RawSuperblock>() == 1024);
 const _: () = assert!(offset_of!(RawSuperblock, uuid) == 0x30);
@@ -76,7 +80,7 @@ const COMPAT_CHECKSUM: u32 = 0x1;
 /// `s_num_fc_blks` if it is 0.
 const DEFAULT_FAST_COMMIT_BLOCKS: u32 = 256;
 /// `s_checksum_type`: CRC-32C.
-const CHECKSUM_CRC32C: u8 = 4;
+pub(crate) const CHECKSUM_CRC32C: u8 = 4;
 
 bitflags! {
     /// `s_feature_incompat`.

@@ -4,7 +4,7 @@ use std::mem::{offset_of, size_of};
 
 use bstr::{BString, ByteSlice};
 use vmcraft_fs::{Error, Result};
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
@@ -25,7 +25,9 @@ pub(crate) struct RawSuperblock {
     pub(crate) inodes_count: U32,
     pub(crate) blocks_count_lo: U32,
     pub(crate) r_blocks_count_lo: U32,
-    kept_00c: [u8; 8],
+    /// Free clusters.
+    pub(crate) free_blocks_count_lo: U32,
+    pub(crate) free_inodes_count: U32,
     pub(crate) first_data_block: U32,
     /// The block size in bytes is `1024 << log_block_size`.
     pub(crate) log_block_size: U32,
@@ -34,65 +36,135 @@ pub(crate) struct RawSuperblock {
     pub(crate) blocks_per_group: U32,
     pub(crate) clusters_per_group: U32,
     pub(crate) inodes_per_group: U32,
-    kept_02c: [u8; 0xc],
+    /// When it was last mounted and written, in seconds since 1970; see the bytes `…_hi`.
+    pub(crate) mtime: U32,
+    pub(crate) wtime: U32,
+    pub(crate) mnt_count: U16,
+    pub(crate) max_mnt_count: U16,
     /// Always [`MAGIC`].
     pub(crate) magic: U16,
-    kept_03a: [u8; 0x12],
+    /// See [`state`].
+    pub(crate) state: U16,
+    /// What the kernel does about an error: 1 to go on, 2 to become read-only, 3 to panic.
+    pub(crate) errors: U16,
+    pub(crate) minor_rev_level: U16,
+    pub(crate) lastcheck: U32,
+    pub(crate) checkinterval: U32,
+    pub(crate) creator_os: U32,
     /// 0: fixed inode size and no features; 1: the fields from `first_ino` on are valid.
     pub(crate) rev_level: U32,
-    kept_050: [u8; 4],
+    pub(crate) def_resuid: U16,
+    pub(crate) def_resgid: U16,
     pub(crate) first_ino: U32,
     /// In bytes.
     pub(crate) inode_size: U16,
-    kept_05a: [u8; 2],
+    /// The group that this copy is in.
+    pub(crate) block_group_nr: U16,
     pub(crate) feature_compat: U32,
     pub(crate) feature_incompat: U32,
     pub(crate) feature_ro_compat: U32,
     pub(crate) uuid: [u8; 16],
     /// The label, padded with NUL.
     pub(crate) volume_name: [u8; 16],
-    kept_088: [u8; 0x46],
+    pub(crate) last_mounted: [u8; 64],
+    kept_0c8: [u8; 6],
     pub(crate) reserved_gdt_blocks: U16,
     pub(crate) journal_uuid: [u8; 16],
     pub(crate) journal_inum: U32,
     pub(crate) journal_dev: U32,
-    kept_0e8: [u8; 4],
+    /// The first inode of the orphan list; 0 if it is empty.
+    pub(crate) last_orphan: U32,
     pub(crate) hash_seed: [U32; 4],
-    kept_0fc: [u8; 2],
+    pub(crate) def_hash_version: u8,
+    /// 1 if `jnl_blocks` holds a copy of the journal's inode.
+    pub(crate) jnl_backup_type: u8,
     /// Bytes of a group descriptor, with `64bit`.
     pub(crate) desc_size: U16,
-    kept_100: [u8; 4],
+    pub(crate) default_mount_opts: U32,
     pub(crate) first_meta_bg: U32,
-    kept_108: [u8; 0x48],
+    pub(crate) mkfs_time: U32,
+    /// `i_block` of the journal's inode, then the high and the low half of its size.
+    pub(crate) jnl_blocks: [U32; 17],
     pub(crate) blocks_count_hi: U32,
     pub(crate) r_blocks_count_hi: U32,
-    kept_158: [u8; 8],
+    pub(crate) free_blocks_count_hi: U32,
+    /// Bytes behind the first 128 that all inodes have in use, and that new ones shall.
+    pub(crate) min_extra_isize: U16,
+    pub(crate) want_extra_isize: U16,
     pub(crate) flags: U32,
-    kept_164: [u8; 0x11],
+    pub(crate) raid_stride: U16,
+    pub(crate) mmp_interval: U16,
+    pub(crate) mmp_block: U64,
+    pub(crate) raid_stripe_width: U32,
+    /// With `flex_bg`, `1 << log_groups_per_flex` groups have their metadata together.
+    pub(crate) log_groups_per_flex: u8,
     /// 1 is CRC-32C, the only one.
     pub(crate) checksum_type: u8,
-    kept_176: [u8; 0xd2],
+    kept_176: [u8; 2],
+    pub(crate) kbytes_written: U64,
+    kept_180: [u8; 0x14],
+    /// Of the errors that the kernel found; what follows tells of the first and the last.
+    pub(crate) error_count: U32,
+    kept_198: [u8; 0x68],
+    pub(crate) mount_opts: [u8; 64],
+    pub(crate) usr_quota_inum: U32,
+    pub(crate) grp_quota_inum: U32,
     pub(crate) overhead_clusters: U32,
     /// With `sparse_super2`, the groups that hold a backup; 0 for none.
     pub(crate) backup_bgs: [U32; 2],
-    kept_254: [u8; 0x1c],
+    kept_254: [u8; 0x14],
+    pub(crate) lpf_ino: U32,
+    pub(crate) prj_quota_inum: U32,
     pub(crate) checksum_seed: U32,
-    kept_274: [u8; 0x188],
+    /// Bits 32 to 39 of the times.
+    pub(crate) wtime_hi: u8,
+    pub(crate) mtime_hi: u8,
+    pub(crate) mkfs_time_hi: u8,
+    pub(crate) lastcheck_hi: u8,
+    kept_278: [u8; 4],
+    pub(crate) encoding: U16,
+    pub(crate) encoding_flags: U16,
+    pub(crate) orphan_file_inum: U32,
+    kept_284: [u8; 0x178],
     pub(crate) checksum: U32,
 }
 const _: () = assert!(size_of::<RawSuperblock>() == 1024);
 const _: () = assert!(offset_of!(RawSuperblock, magic) == 0x38);
 const _: () = assert!(offset_of!(RawSuperblock, rev_level) == 0x4c);
+const _: () = assert!(offset_of!(RawSuperblock, first_ino) == 0x54);
 const _: () = assert!(offset_of!(RawSuperblock, uuid) == 0x68);
 const _: () = assert!(offset_of!(RawSuperblock, reserved_gdt_blocks) == 0xce);
 const _: () = assert!(offset_of!(RawSuperblock, hash_seed) == 0xec);
 const _: () = assert!(offset_of!(RawSuperblock, desc_size) == 0xfe);
+const _: () = assert!(offset_of!(RawSuperblock, jnl_blocks) == 0x10c);
 const _: () = assert!(offset_of!(RawSuperblock, blocks_count_hi) == 0x150);
 const _: () = assert!(offset_of!(RawSuperblock, flags) == 0x160);
 const _: () = assert!(offset_of!(RawSuperblock, checksum_type) == 0x175);
+const _: () = assert!(offset_of!(RawSuperblock, error_count) == 0x194);
 const _: () = assert!(offset_of!(RawSuperblock, overhead_clusters) == 0x248);
 const _: () = assert!(offset_of!(RawSuperblock, checksum_seed) == 0x270);
+const _: () = assert!(offset_of!(RawSuperblock, orphan_file_inum) == 0x280);
 const _: () = assert!(offset_of!(RawSuperblock, checksum) == 0x3fc);
+
+/// `s_state`.
+pub(crate) mod state {
+    /// It was unmounted.
+    pub(crate) const VALID: u16 = 0x1;
+    /// Errors were found.
+    pub(crate) const ERROR: u16 = 0x2;
+    /// Orphans are being deleted.
+    pub(crate) const ORPHANS: u16 = 0x4;
+}
+
+impl RawSuperblock {
+    /// Sets the checksum of `metadata_csum`, if the volume has it.
+    pub(crate) fn seal(&mut self) {
+        if RoCompat::from_bits_retain(self.feature_ro_compat.get()).contains(RoCompat::METADATA_CSUM) {
+            let (covered, _) = self.as_bytes().split_at(offset_of!(Self, checksum));
+            self.checksum = crc32c(!0, covered).into();
+        }
+    }
+}
 
 /// `s_flags`: directory hashes take bytes as unsigned.
 const UNSIGNED_DIRECTORY_HASH: u32 = 0x2;
