@@ -146,7 +146,7 @@ impl Session {
                 self.tolerates_failure = tolerate_failure || self.options.asks();
                 (self.run_action(action, script), tolerate_failure)
             }
-            Err(error) => (Err(message(error.to_string())), false),
+            Err((error, tolerate_failure)) => (Err(message(error.to_string())), tolerate_failure),
         };
         self.settle(result, tolerate_failure, script)
     }

@@ -63,9 +63,10 @@ pub(crate) enum SyntaxError {
     Escape(BString),
 }
 
-/// Reads one line, which has no newline in it but those that a continuation left.
-pub(crate) fn parse(line: &[u8]) -> Result<Line, SyntaxError> {
-    let mut rest = skip_space(line);
+/// Reads one line, without its newline; a carriage return before it is taken for a part of it. What
+/// cannot be read is told with whether the script goes on all the same.
+pub(crate) fn parse(line: &[u8]) -> Result<Line, (SyntaxError, bool)> {
+    let mut rest = skip_space(line.strip_suffix(b"\r").unwrap_or(line));
     let mut tolerate_failure = false;
     while let Some(after) = rest.strip_prefix(b"-") {
         tolerate_failure = true;
@@ -78,7 +79,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Line, SyntaxError> {
     } else if let Some(command) = rest.strip_prefix(b"<!") {
         Action::Inline(command.into())
     } else {
-        Action::Command(parse_command(rest)?)
+        Action::Command(parse_command(rest).map_err(|error| (error, tolerate_failure))?)
     };
     Ok(Line { tolerate_failure, action })
 }
@@ -137,11 +138,11 @@ fn parse_command(text: &[u8]) -> Result<Command, SyntaxError> {
 }
 
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+    matches!(byte, b' ' | b'\t')
 }
 
 fn skip_space(text: &[u8]) -> &[u8] {
-    text.trim_start_with(|c| matches!(c, ' ' | '\t' | '\r' | '\n'))
+    text.trim_start_with(|c| matches!(c, ' ' | '\t'))
 }
 
 fn end_of_word(text: &[u8]) -> usize {
@@ -332,13 +333,13 @@ mod tests {
     }
 
     fn error(line: &str) -> SyntaxError {
-        parse(line.as_bytes()).unwrap_err()
+        parse(line.as_bytes()).unwrap_err().0
     }
 
     #[test]
     fn words_split_at_white_space() {
         assert_eq!(words("  ls   /etc\t-l "), ["ls", "/etc", "-l"]);
-        assert_eq!(words("echo a\rb\r"), ["echo", "a", "b"]);
+        assert_eq!(words("echo a\rb\r"), ["echo", "a\rb"]);
         assert_eq!(words("add-drive /x readonly:true"), ["add-drive", "/x", "readonly:true"]);
     }
 
@@ -389,6 +390,8 @@ mod tests {
             assert_eq!(words(line), ["ls", "/"]);
             assert!(matches!(parsed.action, Action::Command(_)));
         }
+        assert!(parse(b"-echo 'a").unwrap_err().1);
+        assert!(!parse(b"echo 'a").unwrap_err().1);
         assert_eq!(
             parse(b"-!false").unwrap(),
             Line { tolerate_failure: true, action: Action::Host("false".into()) }
