@@ -9,10 +9,11 @@ mod server;
 mod wire;
 
 use std::fs::{self, DirBuilder};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::kill;
 use nix::unistd::{Pid, Uid};
 
 pub(crate) use client::Client;
@@ -34,7 +35,7 @@ fn directory() -> Result<PathBuf> {
     };
     let refuse = |why: String| message(format!("{}: {why}", directory.display()));
     match DirBuilder::new().mode(0o700).create(&directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
             return Err(refuse(format!("cannot create the directory of the sockets: {e}")));
         }
         _ => {}
@@ -50,15 +51,14 @@ fn socket(directory: &Path, pid: Pid) -> PathBuf {
     directory.join(format!("{SOCKET_PREFIX}{pid}"))
 }
 
-/// Removes the sockets of servers that are no more.
+/// Removes the sockets on which nobody listens any more.
 fn remove_stale(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        let pid =
-            name.to_str().and_then(|name| name.strip_prefix(SOCKET_PREFIX)).and_then(|pid| pid.parse().ok());
-        let Some(pid) = pid.map(Pid::from_raw) else { continue };
-        if kill(pid, None) == Err(nix::errno::Errno::ESRCH) {
+        let is_socket = entry.file_name().to_str().is_some_and(|name| name.starts_with(SOCKET_PREFIX));
+        let refused =
+            || UnixStream::connect(entry.path()).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if is_socket && refused() {
             // Another process may have been faster.
             let _ = fs::remove_file(entry.path());
         }
