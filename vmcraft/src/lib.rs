@@ -18,6 +18,7 @@ mod capabilities;
 mod change;
 mod content;
 mod copy_out;
+pub mod customize;
 mod decompress;
 mod device;
 mod drive;

@@ -9,4 +9,5 @@ mod looking;
 mod mounting;
 mod reading;
 mod sample;
+mod selinux;
 mod simple;

@@ -1,0 +1,3 @@
+//! Customising a guest without running any of its programs: what `vmcraft customize` does.
+
+pub mod selinux;
