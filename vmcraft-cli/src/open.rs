@@ -18,14 +18,21 @@ impl GuestOptions {
         guest.set_verbose(self.verbose || is_set(["VMCRAFT_DEBUG", "LIBGUESTFS_DEBUG"]))?;
         guest.set_trace(self.trace || is_set(["VMCRAFT_TRACE", "LIBGUESTFS_TRACE"]))?;
         logging::set_verbose(guest.get_verbose()?);
-        if self.rw {
-            tracing::info!("--rw: this version only reads: no disk is changed");
-        }
         guest.allow_backing(self.allow_backing.clone());
         for drive in &self.drives.0 {
             self.add(&mut guest, drive)?;
         }
         Ok(guest)
+    }
+
+    /// Whether the images are never written to.
+    fn opens_read_only(&self) -> bool {
+        self.ro || self.only_looks
+    }
+
+    /// Whether nothing can be changed through what is mounted at the start.
+    fn mounts_read_only(&self) -> bool {
+        self.ro || self.only_looks
     }
 
     /// Whether what is asked for needs the disks to be open.
@@ -41,6 +48,13 @@ impl GuestOptions {
         if self.inspector {
             trace(guest, &"inspect-os");
             guest.mount_inspected(self.root.as_deref())?;
+            if self.mounts_read_only() {
+                let mountpoints: Vec<_> =
+                    guest.vfs().mounts().iter().map(|mount| mount.mountpoint.clone()).collect();
+                for mountpoint in mountpoints {
+                    guest.remount(GuestPath::new(&mountpoint), Some(false))?;
+                }
+            }
         }
         for mount in &self.mounts {
             self.mount(guest, mount)?;
@@ -52,7 +66,7 @@ impl GuestOptions {
     fn mount(&self, guest: &mut Guest, mount: &MountOption) -> Result<()> {
         let mountable = Mountable::new(&mount.mountable);
         let mountpoint = GuestPath::new(&mount.mountpoint);
-        let options = mount.options.as_deref().unwrap_or_default();
+        let options = mount.options.as_deref().unwrap_or(if self.mounts_read_only() { "ro" } else { "" });
         trace(guest, &format_args!("mount-options {options:?} \"{mountable}\" \"{mountpoint}\""));
         match &mount.vfs_type {
             Some(vfs_type) => guest
@@ -74,6 +88,7 @@ impl GuestOptions {
                     .transpose()?;
                 let options = DriveOptions {
                     format,
+                    read_only: self.opens_read_only() || snapshot.is_some(),
                     allow_in_use: self.ro,
                     snapshot: snapshot.clone(),
                     sector_size: *sector_size,
@@ -83,7 +98,12 @@ impl GuestOptions {
                 Ok(())
             }
             Drive::Domain(name) => {
-                guest.add_domain(name, self.connect.as_deref(), Some(self.ro), None)?;
+                let options = DriveOptions {
+                    read_only: self.opens_read_only(),
+                    allow_in_use: self.ro,
+                    ..DriveOptions::default()
+                };
+                guest.add_domain_with(name, self.connect.as_deref(), &options)?;
                 Ok(())
             }
             Drive::Prepared(what) => Err(message(format!(

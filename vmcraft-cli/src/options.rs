@@ -34,9 +34,13 @@ pub(crate) struct GuestOptions {
     #[arg(short, long, overrides_with = "rw", help_heading = "Guest")]
     pub(crate) ro: bool,
 
-    /// Read and write (this version never writes)
+    /// Read and write, which is the default
     #[arg(short = 'w', long, overrides_with = "ro", help_heading = "Guest")]
     pub(crate) rw: bool,
+
+    /// Whether the program itself changes nothing, whatever the options say
+    #[arg(skip)]
+    pub(crate) only_looks: bool,
 
     /// The libvirt connection that -d asks
     #[arg(short, long, value_name = "URI", help_heading = "Guest")]

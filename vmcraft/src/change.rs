@@ -2,18 +2,97 @@
 
 use std::sync::Arc;
 
-use vmcraft_block::BlockDevice;
+use vmcraft_block::{BlockDevice, Transaction};
 use vmcraft_fs::Sources;
 use vmcraft_volume::partition::PartitionTable;
 
 use crate::device;
+use crate::vfs::Mount;
 use crate::{DeviceName, Error, Guest, Result};
 
 impl Guest {
     /// Makes a change of several steps all or nothing: if it fails, the disks are as they were before
     /// it. Inside another such change it is a part of that.
     pub(crate) fn atomically<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        change(self)
+        if self.changes > 0 || self.transaction.is_none() {
+            return change(self);
+        }
+        self.sync_filesystems()?;
+        if let Some(transaction) = &self.transaction {
+            transaction.savepoint();
+        }
+        self.changes += 1;
+        let done = change(self);
+        self.changes -= 1;
+        match (&self.transaction, done.is_ok()) {
+            (Some(transaction), true) => transaction.release_savepoint(),
+            (Some(transaction), false) => {
+                transaction.rollback_to_savepoint();
+                self.reload();
+            }
+            (None, _) => {}
+        }
+        done
+    }
+
+    /// Writes what was changed to the images: all of it, or on failure nothing.
+    ///
+    /// Read-only drives and scratch drives keep what was written to them until the handle is closed.
+    pub fn commit(&mut self) -> Result<()> {
+        self.launched()?;
+        self.sync_filesystems()?;
+        match &self.transaction {
+            Some(transaction) => {
+                transaction.commit().map_err(|source| Error::Device { device: "commit".to_owned(), source })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Throws away what was changed since the last commit. File systems stay mounted.
+    pub(crate) fn roll_back(&mut self) -> Result<()> {
+        self.launched()?;
+        if let Some(transaction) = &self.transaction {
+            transaction.rollback();
+        }
+        self.reload();
+        Ok(())
+    }
+
+    /// Whether there are changes that a commit would write to the images.
+    pub fn is_changed(&self) -> Result<bool> {
+        self.sync_filesystems()?;
+        Ok(self.transaction.as_ref().is_some_and(Transaction::is_changed))
+    }
+
+    /// Has all file systems write what they have in memory to their devices.
+    fn sync_filesystems(&self) -> Result<()> {
+        for (device, filesystem) in self.opened_filesystems() {
+            if let Ok(writer) = filesystem.writer() {
+                writer.sync().map_err(|source| Error::FileSystem { device, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads again what is known of the disks, after they went back to an earlier state. A file system
+    /// that is not there any more is unmounted.
+    fn reload(&mut self) {
+        for disk in self.disks.iter_mut().flatten() {
+            disk.table = PartitionTable::read(&disk.device);
+        }
+        self.inspection = None;
+        for (device, filesystem) in self.opened_filesystems() {
+            let Ok(writer) = filesystem.writer() else { continue };
+            if let Err(e) = writer.reload() {
+                let gone = |mount: &Mount| Arc::ptr_eq(&mount.filesystem, &filesystem);
+                while self.vfs.unmount(&device, true, gone).is_ok() {}
+                self.forget_filesystems(|open| open == device);
+                self.warnings.push(format!(
+                    "{device}: what was mounted from it is not there any more, and was unmounted: {e}"
+                ));
+            }
+        }
     }
 
     /// The device with this name, to be written as a whole. Refused while it, a partition of it, or the

@@ -12,7 +12,10 @@ use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
 pub struct DriveOptions {
     /// Its format; `None` detects it.
     pub format: Option<Format>,
-    /// Open it even while another process writes to it.
+    /// Never change the image. What is written to the disk is seen in the handle and thrown away with
+    /// it, as it is in libguestfs.
+    pub read_only: bool,
+    /// Open it even while another process writes to it. Only with `read_only`.
     pub allow_in_use: bool,
     /// A name of its own, under `/dev/disk/guestfs/`.
     pub label: Option<String>,
@@ -109,6 +112,13 @@ impl MapExtents for ZeroDevice {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
         let len = self.0.checked_sub(offset).filter(|len| *len > 0).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Extent { offset, len, is_hole: true })
+    }
+}
+
+impl DriveOptions {
+    /// To look at a disk even while another process writes to it.
+    pub fn to_look() -> Self {
+        Self { read_only: true, allow_in_use: true, ..Self::default() }
     }
 }
 

@@ -68,6 +68,9 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
+    /// What was changed could not be written to the images.
+    #[error("the changes were not written to the images: {0}")]
+    Commit(io::Error),
     /// What was found is valid, and needs something we do not have.
     #[error("not supported: {0}")]
     Unsupported(String),
@@ -83,7 +86,9 @@ impl Error {
             Self::Path { source, .. } | Self::FileSystem { source, .. } => source.errno(),
             Self::TooManySymlinks(_) => 40,
             Self::NoSuchDevice(_) => 2,
-            Self::Device { source, .. } | Self::Host { source, .. } => source.raw_os_error().unwrap_or(5),
+            Self::Device { source, .. } | Self::Host { source, .. } | Self::Commit(source) => {
+                source.raw_os_error().unwrap_or(5)
+            }
             Self::Image(vmcraft_block::Error::Io { source, .. }) => source.raw_os_error().unwrap_or(5),
             Self::Unsupported(_) => 95,
             Self::Cancelled => 4,

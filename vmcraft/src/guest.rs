@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use vmcraft_block::image::{self, Gate, OpenOptions};
-use vmcraft_block::{BlockDevice, Counters, Slice};
+use vmcraft_block::image::{self, Gate, Image, OpenOptions};
+use vmcraft_block::{Access, BlockDevice, Counters, Slice, Transaction, TransactionDisk, TransactionOptions};
 use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
@@ -26,12 +26,17 @@ const CACHE_BYTES: usize = 8 << 20;
 
 /// A virtual machine's disks, and the guest inside.
 ///
-/// Add drives, [`launch`](Guest::launch), mount, look. Until this version writes, every disk is
-/// opened read-only and stays as it is; a dirty journal is replayed into memory.
+/// Add drives, [`launch`](Guest::launch), mount, look and change. Changes of all disks collect in a
+/// transaction, and reach the images together at a [`commit`](Guest::commit); a handle that is
+/// dropped before that has changed nothing.
 pub struct Guest {
     pub(crate) drives: Vec<Drive>,
     /// `None` before launch.
     pub(crate) disks: Option<Vec<Disk>>,
+    /// What was changed on the disks since the last commit; `None` before launch.
+    pub(crate) transaction: Option<Transaction>,
+    /// How many changes that are all or nothing are going on inside each other.
+    pub(crate) changes: u32,
     /// Opened file systems, by the canonical name of their device and whether the journal was ignored.
     filesystems: Mutex<BTreeMap<(String, bool), Arc<dyn FileSystem>>>,
     pub(crate) vfs: Vfs,
@@ -58,6 +63,8 @@ impl Guest {
         Self {
             drives: Vec::new(),
             disks: None,
+            transaction: None,
+            changes: 0,
             filesystems: Mutex::default(),
             vfs: Vfs::default(),
             host: Host::default(),
@@ -124,24 +131,31 @@ impl Guest {
             ));
         }
         let started = Instant::now();
-        let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+        let mut below = Vec::new();
         let mut counters = Vec::new();
         for drive in &self.drives {
-            devices.push(match drive.content {
-                Content::Zeros(size) => Arc::new(ZeroDevice(size)),
+            let (device, access): (Arc<dyn BlockDevice>, _) = match drive.content {
+                Content::Zeros(size) => (Arc::new(ZeroDevice(size)), Access::Forget),
                 Content::Image => {
-                    let image = image::open(&drive.name, &self.open_options(&drive.options))?;
+                    let (image, access) = self.open_image(drive)?;
+                    if let Access::Refuse(reason) = &access {
+                        self.warnings.push(format!("{}: opened read-only: {reason}", drive.shown()));
+                    }
                     self.warnings.extend(image.warnings);
                     counters.push(image.counters);
-                    image.device
+                    (image.device, access)
                 }
-            });
+            };
+            below.push(TransactionDisk { device, name: drive.shown(), access });
         }
         self.metrics.open = started.elapsed();
         self.counters = counters;
         let started = Instant::now();
+        let transaction = Transaction::new(below, TransactionOptions::default());
         let mut disks = Vec::new();
-        for (drive, mut device) in self.drives.iter().zip(devices) {
+        for (index, drive) in self.drives.iter().enumerate() {
+            // There is one for each drive.
+            let Some(mut device) = transaction.device(index) else { continue };
             if let Some(sector_size) = drive.options.sector_size {
                 device = Arc::new(WithSectorSize { inner: device, sector_size });
             }
@@ -157,16 +171,39 @@ impl Guest {
             disks.push(Disk { device, table, label: drive.options.label.clone() });
         }
         self.disks = Some(disks);
+        self.transaction = Some(transaction);
         self.metrics.scan = started.elapsed();
         Ok(())
     }
 
+    /// Opens a drive's image, for writing if that was asked for and can be.
+    fn open_image(&self, drive: &Drive) -> Result<(Image, Access)> {
+        let open = |read_only| image::open(&drive.name, &self.open_options(&drive.options, read_only));
+        if drive.options.read_only || drive.options.snapshot.is_some() {
+            return Ok((open(true)?, Access::Forget));
+        }
+        let error = match open(false) {
+            Ok(image) => return Ok((image, Access::Commit)),
+            Err(error) => error,
+        };
+        let reason = match &error {
+            vmcraft_block::Error::Io { source, .. } if is_refusal(source) => source.to_string(),
+            vmcraft_block::Error::Unsupported { feature, .. } => format!("not supported: {feature}"),
+            _ => return Err(error.into()),
+        };
+        // What cannot be opened at all is told as it was met first.
+        match open(true) {
+            Ok(image) => Ok((image, Access::Refuse(reason))),
+            Err(_) => Err(error.into()),
+        }
+    }
+
     /// How a drive's image is opened.
-    pub(crate) fn open_options(&self, drive: &DriveOptions) -> OpenOptions {
+    pub(crate) fn open_options(&self, drive: &DriveOptions, read_only: bool) -> OpenOptions {
         OpenOptions {
             format: drive.format.clone(),
-            read_only: true,
-            allow_in_use: drive.allow_in_use,
+            read_only,
+            allow_in_use: drive.allow_in_use && read_only,
             gate: self.gate.clone(),
             cache_bytes: CACHE_BYTES,
             snapshot: drive.snapshot.clone(),
@@ -179,6 +216,7 @@ impl Guest {
         self.inspection = None;
         self.filesystems.lock().unwrap_or_else(|e| e.into_inner()).clear();
         self.disks = None;
+        self.transaction = None;
         self.drives.clear();
     }
 
@@ -281,6 +319,12 @@ impl Guest {
         Ok((key.0, filesystem))
     }
 
+    /// All file systems that are open.
+    pub(crate) fn opened_filesystems(&self) -> Vec<(String, Arc<dyn FileSystem>)> {
+        let open = self.filesystems.lock().unwrap_or_else(|e| e.into_inner());
+        open.iter().map(|((name, _), filesystem)| (name.clone(), filesystem.clone())).collect()
+    }
+
     /// Closes the file systems on the devices that `matches`.
     pub(crate) fn forget_filesystems(&self, matches: impl Fn(&str) -> bool) {
         let mut open = self.filesystems.lock().unwrap_or_else(|e| e.into_inner());
@@ -296,4 +340,9 @@ impl Guest {
     pub(crate) fn resolve_link(&self, path: &GuestPath) -> Result<Node> {
         self.vfs.resolve(path, LastLink::Keep)
     }
+}
+
+/// Whether the host refuses to let the user write, as opposed to having failed.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }

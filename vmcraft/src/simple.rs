@@ -24,7 +24,7 @@ impl Guest {
     /// # Ok::<(), vmcraft::Error>(())
     /// ```
     pub fn open(image: impl AsRef<Path>) -> Result<Self> {
-        Self::open_with(image, DriveOptions::default())
+        Self::open_with(image, DriveOptions { read_only: true, ..DriveOptions::default() })
     }
 
     /// As [`open`](Guest::open), with all that can be said of the disk.
@@ -33,8 +33,7 @@ impl Guest {
     /// use vmcraft::{DriveOptions, Guest};
     ///
     /// // A running machine's disk: what is read may change meanwhile.
-    /// let options = DriveOptions { allow_in_use: true, ..DriveOptions::default() };
-    /// let mut guest = Guest::open_with("disk.qcow2", options)?;
+    /// let mut guest = Guest::open_with("disk.qcow2", DriveOptions::to_look())?;
     /// # Ok::<(), vmcraft::Error>(())
     /// ```
     pub fn open_with(image: impl AsRef<Path>, options: DriveOptions) -> Result<Self> {

@@ -208,8 +208,8 @@ impl Vfs {
         let parent = self.resolve_any(GuestPath::new(&parent), LastLink::Follow)?;
         if parent.mount != MountId(0) {
             return Err(Error::Unsupported(format!(
-                "{path}: a mountpoint inside the file system on {}, into which this version writes \
-                 nothing; make mountpoints before it is mounted",
+                "{path}: a mountpoint inside the file system on {}; make mountpoints before it is mounted, \
+                 or directories in it with mkdir",
                 self.mount_of(&parent).mountpoint
             )));
         }

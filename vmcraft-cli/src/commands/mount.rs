@@ -98,7 +98,8 @@ impl Mount {
 
     fn show(&self, options: &Options, ready: Option<Ready>) -> Result<ExitCode> {
         let signals = Signals::take_over().map_err(|e| message(format!("cannot take over signals: {e}")))?;
-        let mut guest = self.guest.guest()?;
+        let options_of_guest = GuestOptions { only_looks: true, ..self.guest.clone() };
+        let mut guest = options_of_guest.guest()?;
         let vfs = if self.devices {
             guest.launch().map_err(|e| Error::call("launch", e))?;
             crate::open::report_warnings(&mut guest);
@@ -106,7 +107,7 @@ impl Mount {
             let named = |(name, device): (String, _)| (name.trim_start_matches("/dev/").to_owned(), device);
             Vfs::with_root("devices", Arc::new(Devices::new(devices.into_iter().map(named).collect())))
         } else {
-            self.guest.launch(&mut guest)?;
+            options_of_guest.launch(&mut guest)?;
             guest.vfs().clone()
         };
         let session =
@@ -144,7 +145,9 @@ impl Mount {
             ));
         }
         if self.guest.rw {
-            return Err(message("--rw: this version only reads; without it the mount is read-only"));
+            return Err(message(
+                "--rw: nothing is changed through a mount of the host; without it the mount is read-only",
+            ));
         }
         match std::fs::metadata(&self.dir) {
             Ok(found) if found.is_dir() => Ok(()),

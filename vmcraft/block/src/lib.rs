@@ -19,9 +19,11 @@ pub mod qcow2;
 mod qemu_nbd;
 mod raw;
 pub mod storage;
+mod transaction;
 mod uri;
 
 pub use cache::{Cache, Counters, Counts};
 pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice, check_range};
 pub use error::{Error, Result};
 pub use raw::RawFile;
+pub use transaction::{Access, Transaction, TransactionDisk, TransactionOptions};

@@ -24,8 +24,10 @@ impl Guest {
     /// first drive is `/dev/sda`, the next `/dev/sdb`, and so on. `/dev/null` adds an empty disk.
     /// The image is opened by `launch`.
     ///
-    /// This version opens every disk read-only. With `readonly:true` it opens the disk even while
-    /// another process has it open for writing.
+    /// The image is opened for writing, but nothing is written to it before a commit, which `sync`
+    /// and `umount-all` make. With `readonly:true` it is never written to: what is written to the disk
+    /// is seen until the handle is closed and thrown away then. It can be opened so even while another
+    /// process has it open for writing.
     ///
     /// - `format` is the image's format, such as `raw` or `qcow2`; without it the format is
     ///   detected. Give it for raw disks of guests that you do not trust: they can write the header
@@ -35,7 +37,8 @@ impl Guest {
     /// - `protocol` with `server` and `username` names a remote disk: `nbd`, `http`, `https`, `ftp`,
     ///   `ftps` or `ssh`. `filename` is then the export's name, or the path on the server. `server`
     ///   is `HOST`, `HOST:PORT` or `unix:/SOCKET`.
-    /// - `snapshot` is the ID or name of an internal snapshot: the disk is as it was then.
+    /// - `snapshot` is the ID or name of an internal snapshot: the disk is as it was then, and
+    ///   `readonly`.
     /// - `blocksize` is the size of the disk's sectors, 512 or 4096.
     /// - `cachemode` (`writeback` or `unsafe`), `discard` (`disable`, `enable` or `besteffort`),
     ///   `copyonread`, `iface` and `name` are checked and have no effect here.
@@ -89,6 +92,7 @@ impl Guest {
             .transpose()?;
         let options = DriveOptions {
             format,
+            read_only: readonly.unwrap_or(false) || snapshot.is_some(),
             allow_in_use: readonly.unwrap_or(false),
             label: label.map(str::to_owned),
             sector_size,
@@ -126,12 +130,13 @@ impl Guest {
     /// ```
     #[call(alias = "add-ro")]
     pub fn add_drive_ro(&mut self, filename: &str) -> Result<()> {
-        self.add_drive_with(filename, DriveOptions { allow_in_use: true, ..DriveOptions::default() })
+        self.add_drive_with(filename, DriveOptions::to_look())
     }
 
     /// Add an empty disk
     ///
-    /// `size` is its size in bytes. It reads as zeros; this version does not write to it.
+    /// `size` is its size in bytes. It reads as zeros at first. What is written to it is gone when the
+    /// handle is closed.
     ///
     /// ```guestfish
     /// add-drive-scratch 1G label:scratch
@@ -207,17 +212,9 @@ impl Guest {
         iface: Option<&str>,
     ) -> Result<i32> {
         let _ = iface;
-        let disks = libvirt::disks(dom, &libvirt::domain_xml(dom, libvirturi)?)?;
-        for disk in &disks {
-            let format = disk.format.as_deref().map(str::parse).transpose();
-            let options = DriveOptions {
-                format: format.map_err(|e| Error::Usage(format!("domain {dom:?}: {}: {e}", disk.name)))?,
-                allow_in_use: readonly.unwrap_or(false),
-                ..DriveOptions::default()
-            };
-            self.add_drive_with(&disk.name, options)?;
-        }
-        i32::try_from(disks.len()).map_err(|_| Error::Usage(format!("domain {dom:?}: it has too many disks")))
+        let readonly = readonly.unwrap_or(false);
+        let options = DriveOptions { read_only: readonly, allow_in_use: readonly, ..DriveOptions::default() };
+        self.add_domain_with(dom, libvirturi, &options)
     }
 
     /// Open the disks
@@ -234,14 +231,19 @@ impl Guest {
 
     /// Close the disks
     ///
-    /// Everything is unmounted, and the handle has no drives any more: it can be given others and
-    /// launched again. It is no error if it was not launched.
+    /// With autosync, which is the default, what was changed is written to the images first, as by
+    /// `sync`; if that fails, nothing is closed. Then everything is unmounted, and the handle has no
+    /// drives any more: it can be given others and launched again. It is no error if it was not
+    /// launched.
     ///
     /// ```guestfish
     /// shutdown
     /// ```
     pub fn shutdown(&mut self) -> Result<()> {
         if self.disks.is_some() {
+            if self.settings.autosync {
+                self.commit()?;
+            }
             self.shut_down();
         }
         Ok(())
@@ -324,13 +326,31 @@ impl Guest {
         self.push_drive(name, Content::Image, options)
     }
 
+    /// Adds the disks of a libvirt domain, all with these options but the format, which the domain
+    /// says. Gives how many there are.
+    pub fn add_domain_with(
+        &mut self,
+        dom: &str,
+        libvirturi: Option<&str>,
+        options: &DriveOptions,
+    ) -> Result<i32> {
+        let disks = libvirt::disks(dom, &libvirt::domain_xml(dom, libvirturi)?)?;
+        for disk in &disks {
+            let format = disk.format.as_deref().map(str::parse).transpose();
+            let format = format.map_err(|e| Error::Usage(format!("domain {dom:?}: {}: {e}", disk.name)))?;
+            self.add_drive_with(&disk.name, DriveOptions { format, ..options.clone() })?;
+        }
+        i32::try_from(disks.len()).map_err(|_| Error::Usage(format!("domain {dom:?}: it has too many disks")))
+    }
+
     fn add_drive_iface(&mut self, filename: &str, iface: &str, readonly: bool) -> Result<()> {
         if !is_word(iface) {
             return Err(Error::Usage(format!(
                 "{filename}: iface is empty, or has other characters than letters, digits, - and _"
             )));
         }
-        self.add_drive_with(filename, DriveOptions { allow_in_use: readonly, ..DriveOptions::default() })
+        let options = DriveOptions { read_only: readonly, allow_in_use: readonly, ..DriveOptions::default() };
+        self.add_drive_with(filename, options)
     }
 
     fn push_drive(&mut self, name: &str, content: Content, options: DriveOptions) -> Result<()> {
@@ -359,7 +379,7 @@ impl Guest {
 
     /// What an image's header says.
     fn image_info(&self, filename: &str) -> Result<ImageInfo> {
-        let info = image::info(filename, &self.open_options(&DriveOptions::default()))?;
+        let info = image::info(filename, &self.open_options(&DriveOptions::default(), true))?;
         // The image itself is always the first of its chain.
         info.chain.into_iter().next().ok_or_else(|| Error::Usage(format!("{filename}: not an image")))
     }

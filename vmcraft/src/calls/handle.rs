@@ -176,13 +176,27 @@ impl Guest {
 
     /// Write what was changed to the images
     ///
-    /// This version changes nothing, so there is nothing to do.
+    /// What was changed on all disks since the last `sync` reaches the images: all of it, or if that
+    /// fails nothing.
     ///
     /// ```guestfish
     /// sync
     /// ```
-    pub fn sync(&self) -> Result<()> {
-        self.launched().map(drop)
+    #[call(alias = "commit")]
+    pub fn sync(&mut self) -> Result<()> {
+        self.commit()
+    }
+
+    /// Throw away what was changed since the last commit
+    ///
+    /// The disks are again as the last `sync` or `umount-all` left them, or else as they were when the
+    /// handle was launched. File systems stay mounted.
+    ///
+    /// ```guestfish
+    /// rollback
+    /// ```
+    pub fn rollback(&mut self) -> Result<()> {
+        self.roll_back()
     }
 
     /// Do nothing, if the handle is launched

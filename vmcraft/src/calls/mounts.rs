@@ -11,11 +11,10 @@ use crate::file_device::FileDevice;
 use crate::vfs::Mount;
 use crate::{DeviceName, DeviceOrPath, Error, Guest, GuestPath, Mountable, Result};
 
-/// Options of mount(8) that change nothing in what is read: those of every file system, and those of
+/// Options of mount(8) that change nothing here: those of every file system, and those of
 /// ext2/3/4. `=` at the end stands for a value.
 const WITHOUT_EFFECT: &[&str] = &[
     "defaults",
-    "ro",
     "atime",
     "noatime",
     "diratime",
@@ -127,8 +126,8 @@ impl Guest {
     /// `mountable` is a device, such as `/dev/sda1`. `mountpoint` is the directory under which its
     /// files will stand: `/` first, then directories that are there.
     ///
-    /// A journal that was not written back is replayed into memory. Nothing is written to the disk:
-    /// this version mounts everything read-only.
+    /// A journal that was not written back is replayed. What is changed reaches the disk with the next
+    /// commit, which `sync` and `umount-all` make.
     ///
     /// ```guestfish
     /// mount /dev/sda1 /
@@ -139,7 +138,7 @@ impl Guest {
 
     /// Mount a file system read-only
     ///
-    /// This is `mount`, which in this version mounts nothing otherwise. `mountable` is a device,
+    /// This is `mount`, but nothing can be changed through this mount. `mountable` is a device,
     /// `mountpoint` a directory.
     ///
     /// ```guestfish
@@ -152,10 +151,9 @@ impl Guest {
     /// Mount a file system with options
     ///
     /// `options` are as after `-o` of mount(8), separated by commas; an empty text means none.
-    /// `noload` (or `norecovery`) leaves a journal that was not written back as it is. Options that
-    /// change nothing in what is read, such as `noatime` or `errors=remount-ro`, are accepted. `rw` is
-    /// answered with a warning, since this version mounts everything read-only. Anything else is an
-    /// error that names it.
+    /// `noload` (or `norecovery`) leaves a journal that was not written back as it is. With
+    /// `ro` nothing can be changed through this mount. Options that change nothing here, such as
+    /// `noatime` or `errors=remount-ro`, are accepted. Anything else is an error that names it.
     ///
     /// `mountable` is a device, `mountpoint` a directory.
     ///
@@ -193,12 +191,7 @@ impl Guest {
         let device = mountable_device(mountable)?;
         let (name, filesystem) = self.open_filesystem_with(device, parsed.open)?;
         check_type(&name, &*filesystem, vfstype)?;
-        self.vfs.mount(&name, filesystem, mountpoint, true)?;
-        if parsed.asks_for_writing {
-            self.warnings
-                .push(format!("{name}: mounted read-only: this version writes nothing into a guest"));
-        }
-        Ok(())
+        self.vfs.mount(&name, filesystem, mountpoint, parsed.read_only)
     }
 
     /// Mount the file system inside a file
@@ -223,25 +216,22 @@ impl Guest {
 
     /// Change the options of a mounted file system
     ///
-    /// `mountpoint` is where it is mounted. With `rw:false` nothing changes, since this version mounts
-    /// everything read-only; `rw:true` is an error for the same reason. One of them must be given.
+    /// `mountpoint` is where it is mounted. With `rw:false` nothing can be changed through it any more,
+    /// with `rw:true` it can. One of them must be given.
     ///
     /// ```guestfish
     /// remount / rw:false
     /// ```
     pub fn remount(&mut self, mountpoint: &GuestPath, rw: Option<bool>) -> Result<()> {
         let node = self.resolve(mountpoint)?;
-        let mount = self.vfs.mount_of(&node);
-        if mount.mountpoint != node.path {
+        if self.vfs.mount_of(&node).mountpoint != node.path {
             return Err(Error::Usage(format!("{mountpoint}: not mounted")));
         }
-        match rw {
-            Some(false) => Ok(()),
-            Some(true) => Err(Error::Unsupported(format!(
-                "{mountpoint}: mounting for writing: this version writes nothing into a guest"
-            ))),
-            None => Err(Error::Usage("remount needs rw:true or rw:false".into())),
-        }
+        let Some(rw) = rw else {
+            return Err(Error::Usage("remount needs rw:true or rw:false".into()));
+        };
+        self.vfs.set_read_only(node.mount, !rw);
+        Ok(())
     }
 
     /// Unmount a file system
@@ -272,13 +262,18 @@ impl Guest {
         self.vfs.unmount(pathordevice, with_inner, |mount| mount.device == name)
     }
 
-    /// Unmount all file systems
+    /// Unmount all file systems, and write what was changed to the images
+    ///
+    /// As `sync`, this commits what was changed on all disks. If that fails, everything stays mounted.
     ///
     /// ```guestfish
     /// umount-all
     /// ```
     #[call(alias = "unmount-all")]
     pub fn umount_all(&mut self) -> Result<()> {
+        if self.disks.is_some() {
+            self.commit()?;
+        }
         self.vfs.unmount_all();
         Ok(())
     }
@@ -336,7 +331,7 @@ impl Guest {
 #[derive(Debug, Default)]
 struct Parsed {
     open: OpenOptions,
-    asks_for_writing: bool,
+    read_only: bool,
 }
 
 fn parse_options(options: &str) -> Result<Parsed> {
@@ -345,7 +340,8 @@ fn parse_options(options: &str) -> Result<Parsed> {
         let name = option.find('=').map_or(option, |end| &option[..=end]);
         match name {
             "noload" | "norecovery" => parsed.open.ignore_journal = true,
-            "rw" => parsed.asks_for_writing = true,
+            "ro" => parsed.read_only = true,
+            "rw" => parsed.read_only = false,
             "remount" | "bind" | "rbind" | "move" => {
                 return Err(Error::Unsupported(format!("mount option {option}")));
             }
@@ -388,9 +384,9 @@ mod tests {
     #[test] // What is ignored must be harmless, and what is not known must not pass for it.
     fn options_are_known_or_refused() {
         let parsed = parse_options("ro, noatime,errors=remount-ro,x-systemd.automount,").unwrap();
-        assert!(!parsed.open.ignore_journal && !parsed.asks_for_writing);
+        assert!(!parsed.open.ignore_journal && parsed.read_only);
         assert!(parse_options("noload").unwrap().open.ignore_journal);
-        assert!(parse_options("rw,norecovery").unwrap().asks_for_writing);
+        assert!(!parse_options("ro,rw,norecovery").unwrap().read_only);
         for bad in ["bogus", "errors", "noatime=1", "sb=8193", "subvol=x", "bind"] {
             let refused = parse_options(bad).unwrap_err().to_string();
             assert!(refused.contains(bad), "{refused}");

@@ -18,3 +18,4 @@ mod raw;
 mod recorder;
 mod remote;
 mod support;
+mod transaction;
