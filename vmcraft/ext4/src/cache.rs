@@ -54,6 +54,29 @@ impl<V: Clone> Cache<V> {
         value
     }
 
+    /// Keeps `value` in the place of what was there.
+    pub(crate) fn replace(&self, key: u64, value: V) {
+        let mut shard = self.shard(key);
+        shard.old.remove(&key);
+        shard.insert(key, value, self.capacity);
+    }
+
+    /// Forgets the value of `key`.
+    pub(crate) fn remove(&self, key: u64) {
+        let mut shard = self.shard(key);
+        shard.young.remove(&key);
+        shard.old.remove(&key);
+    }
+
+    /// Forgets all values whose keys are not to be kept.
+    pub(crate) fn retain(&self, keep: impl Fn(u64) -> bool) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(|e| e.into_inner());
+            shard.young.retain(|&key, _| keep(key));
+            shard.old.retain(|&key, _| keep(key));
+        }
+    }
+
     fn shard(&self, key: u64) -> MutexGuard<'_, Shard<V>> {
         let shard = &self.shards[in_memory(key % SHARDS as u64)];
         // A shard is consistent between any two statements, so a panic elsewhere spoils nothing.

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::checksum::crc32c;
 use crate::corrupt;
-use crate::inode::{I_BLOCK_START, Inode};
+use crate::inode::{I_BLOCK_START, Inode, InodeFlags};
 use crate::map::{Run, RunKind};
 use crate::superblock::Superblock;
 use crate::volume::{Role, Volume};
@@ -243,6 +243,12 @@ pub(crate) fn probe_node(bytes: &[u8], sb: &Superblock) {
     for block in [0, 1, 2, 1000, 0x7fff_ffff, 0xffff_fffe] {
         let _ = if node.depth > 0 { node.child(block).map(|_| ()) } else { node.run(block, sb).map(|_| ()) };
     }
+}
+
+/// Whether a file's tree has nodes in blocks of their own.
+pub(crate) fn has_nodes(inode: &Inode) -> bool {
+    let header = RawHeader::ref_from_prefix(&inode.block);
+    inode.flags.contains(InodeFlags::EXTENTS) && header.is_ok_and(|(header, _)| header.depth.get() > 0)
 }
 
 /// Verifies the checksum at the end of a node that fills a block.

@@ -71,6 +71,14 @@ pub(crate) struct Group {
     /// Free clusters.
     pub(crate) free_clusters: u32,
     pub(crate) free_inodes: u32,
+    pub(crate) used_dirs: u32,
+    /// See [`flags`]; 0 on a volume without checksums.
+    pub(crate) flags: u16,
+    /// How many inodes at the table's end were never in use; 0 on a volume without checksums.
+    pub(crate) unused_inodes: u32,
+    /// The CRC-32C of the bitmaps, or their low halves, with `metadata_csum`.
+    pub(crate) block_bitmap_checksum: u32,
+    pub(crate) inode_bitmap_checksum: u32,
 }
 
 impl Group {
@@ -94,7 +102,42 @@ impl Group {
             inode_table,
             free_clusters: wide16(raw.free_blocks_count_lo, raw.free_blocks_count_hi),
             free_inodes: wide16(raw.free_inodes_count_lo, raw.free_inodes_count_hi),
+            used_dirs: wide16(raw.used_dirs_count_lo, raw.used_dirs_count_hi),
+            flags: if sb.group_checksums() { raw.flags.get() } else { 0 },
+            unused_inodes: if sb.group_checksums() {
+                wide16(raw.itable_unused_lo, raw.itable_unused_hi)
+            } else {
+                0
+            },
+            block_bitmap_checksum: wide16(raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi),
+            inode_bitmap_checksum: wide16(raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi),
         })
+    }
+
+    /// Puts the counts, flags and checksums into the descriptor of group `number`; where its bitmaps
+    /// and inode table are stays as it is in `bytes`, which are all of it.
+    pub(crate) fn encode(&self, bytes: &mut [u8], sb: &Superblock, number: u32) {
+        let mut whole = [0; 64];
+        let len = bytes.len().min(64);
+        whole[..len].copy_from_slice(&bytes[..len]);
+        let mut raw: RawGroupDescriptor = zerocopy::transmute!(whole);
+        let halves = |value: u32| (U16::new((value & 0xffff) as u16), U16::new((value >> 16) as u16));
+        (raw.free_blocks_count_lo, raw.free_blocks_count_hi) = halves(self.free_clusters);
+        (raw.free_inodes_count_lo, raw.free_inodes_count_hi) = halves(self.free_inodes);
+        (raw.used_dirs_count_lo, raw.used_dirs_count_hi) = halves(self.used_dirs);
+        if sb.group_checksums() {
+            raw.flags = self.flags.into();
+            (raw.itable_unused_lo, raw.itable_unused_hi) = halves(self.unused_inodes);
+        }
+        if sb.metadata_csum() {
+            (raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi) = halves(self.block_bitmap_checksum);
+            (raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi) = halves(self.inode_bitmap_checksum);
+        }
+        bytes[..len].copy_from_slice(&raw.as_bytes()[..len]);
+        if let Some(found) = checksum(bytes, sb, number) {
+            raw.checksum = found.into();
+            bytes[..len].copy_from_slice(&raw.as_bytes()[..len]);
+        }
     }
 }
 
@@ -164,6 +207,14 @@ impl Superblock {
 impl Volume {
     /// The descriptor of a group, which is below the superblock's count of groups.
     pub(crate) fn group(&self, number: u32) -> Result<Group> {
+        if let Some(group) = self.lock_groups().as_ref().and_then(|groups| groups.get(number)) {
+            return Ok(group);
+        }
+        self.read_group(number)
+    }
+
+    /// The descriptor of a group as the table has it.
+    pub(crate) fn read_group(&self, number: u32) -> Result<Group> {
         let sb = &self.sb;
         let per_block = sb.descriptors_per_block();
         let number_of_block = sb.descriptor_block(number / per_block);

@@ -76,13 +76,19 @@ const _: () = assert!(offset_of!(RawInode, extra_isize) == BASE_SIZE);
 const _: () = assert!(offset_of!(RawInode, crtime) == 0x90);
 
 bitflags! {
-    /// `i_flags`, as far as reading heeds them.
+    /// `i_flags`, as far as they are heeded here.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(crate) struct InodeFlags: u32 {
+        /// Nothing of it may change.
+        const IMMUTABLE = 0x10;
+        /// Content may only be added.
+        const APPEND = 0x20;
         /// The content or the names are encrypted.
         const ENCRYPT = 0x800;
         /// A directory with an htree.
         const INDEX = 0x1000;
+        /// Directories in it are spread as those in the root are.
+        const TOPDIR = 0x2_0000;
         /// `i_blocks` counts file system blocks, not sectors.
         const HUGE_FILE = 0x4_0000;
         /// Mapped by extents.
@@ -145,8 +151,7 @@ impl Inode {
             return Err(wrong(&what, offset_of!(RawInode, extra_isize)));
         }
         let generation = raw.generation.get();
-        let checksum_seed =
-            crc32c(crc32c(sb.checksum_seed, &number.to_le_bytes()), &generation.to_le_bytes());
+        let checksum_seed = checksum_seed(sb, number, generation);
         if sb.metadata_csum() {
             let (found, stored) = checksums(bytes, &raw, checksum_seed, extra_size);
             if found != stored {
@@ -257,8 +262,13 @@ impl Inode {
     }
 }
 
+/// Where the checksums of what belongs to an inode start.
+pub(crate) fn checksum_seed(sb: &Superblock, number: u32, generation: u32) -> u32 {
+    crc32c(crc32c(sb.checksum_seed, &number.to_le_bytes()), &generation.to_le_bytes())
+}
+
 /// The checksum that the content gives, and the one that is stored.
-fn checksums(bytes: &[u8], raw: &RawInode, seed: u32, extra_size: u16) -> (u32, u32) {
+pub(crate) fn checksums(bytes: &[u8], raw: &RawInode, seed: u32, extra_size: u16) -> (u32, u32) {
     const LOW: usize = offset_of!(RawInode, checksum_lo);
     const HIGH: usize = offset_of!(RawInode, checksum_hi);
     let mut crc = crc32c(seed, &bytes[..LOW]);
@@ -313,6 +323,14 @@ impl Volume {
 
     /// The bytes of an inode: the block that holds them, where in it, and where in the volume.
     pub(crate) fn inode_bytes(&self, number: u32) -> Result<(Arc<Block>, Range<usize>, u64)> {
+        let (block, left, range) = self.inode_place(number)?;
+        let offset = self.sb.byte_of(block) + range.start as u64;
+        Ok((self.block_in_order(block, left, &self.inode_tables)?, range, offset))
+    }
+
+    /// Where an inode is: its block of the volume, how many blocks of the inode table are left from
+    /// there on, and the bytes of the block.
+    pub(crate) fn inode_place(&self, number: u32) -> Result<(u64, u64, Range<usize>)> {
         let sb = &self.sb;
         if number == 0 || number > sb.inodes {
             return Err(corrupt(format!("inode number {number} of {}", sb.inodes), superblock::START));
@@ -322,10 +340,8 @@ impl Volume {
         let byte = u64::from(index) * u64::from(sb.inode_size);
         let in_table = byte / u64::from(sb.block_size);
         let left = u64::from(sb.inode_table_blocks()) - in_table;
-        let block = self.block_in_order(table + in_table, left, &self.inode_tables)?;
         let start = in_memory(byte % u64::from(sb.block_size));
-        let offset = sb.byte_of(table) + byte;
-        Ok((block, start..start + usize::from(sb.inode_size), offset))
+        Ok((table + in_table, left, start..start + usize::from(sb.inode_size)))
     }
 }
 

@@ -75,6 +75,19 @@ const _: () = assert!(offset_of!(RawSuperblock, uuid) == 0x30);
 const _: () = assert!(offset_of!(RawSuperblock, checksum_type) == 0x50);
 const _: () = assert!(offset_of!(RawSuperblock, checksum) == 0xfc);
 
+impl RawSuperblock {
+    /// Sets the checksum, if the journal has checksums.
+    pub(crate) fn seal(&mut self) {
+        let features = JournalFeatures::from_bits_retain(self.feature_incompat.get());
+        if self.header.blocktype.get() == block_type::SUPERBLOCK_V2
+            && features.intersects(JournalFeatures::CSUM_V2 | JournalFeatures::CSUM_V3)
+        {
+            self.checksum = 0.into();
+            self.checksum = crc32c(!0, self.as_bytes()).into();
+        }
+    }
+}
+
 /// `s_feature_compat`: each commit has a CRC-32 of its blocks.
 const COMPAT_CHECKSUM: u32 = 0x1;
 /// `s_num_fc_blks` if it is 0.

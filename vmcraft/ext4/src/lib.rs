@@ -18,11 +18,14 @@
 #![forbid(unsafe_code)]
 
 mod acl;
+mod alloc;
+mod bitmap;
 mod blockmap;
 mod cache;
 mod checksum;
 mod dir;
 mod dirhash;
+mod edit;
 mod extent;
 mod features;
 mod filesystem;
@@ -32,13 +35,18 @@ mod group;
 mod htree;
 mod inline;
 mod inode;
+mod inode_alloc;
+mod inode_edit;
 mod journal;
 mod map;
 mod replay;
 mod statfs;
 mod superblock;
 mod symlink;
+mod trim;
 mod volume;
+mod writable;
+mod write;
 mod xattr;
 
 use vmcraft_fs::{Driver, Error};

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, Discard, MapExtents};
-use vmcraft_fs::{Error, FileType, Result};
+use vmcraft_fs::{Error, FileType, Result, Sources};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::checksum::crc32_be;
@@ -58,6 +58,28 @@ fn try_replay(device: &Arc<dyn BlockDevice>, sb: &Superblock, number: u32) -> Re
     Ok(Some(Replayed { device: device.clone(), block_size: sb.block_size.into(), copies }))
 }
 
+/// The number of the error that the journal in inode `number` notes, 0 if none.
+pub(crate) fn noted_error(device: &Arc<dyn BlockDevice>, sb: &Superblock, number: u32) -> Result<u32> {
+    Ok(Journal::open(device, sb, number)?.raw.errno.get())
+}
+
+/// Empties the log of the journal in inode `number`, as an unmount does. What it held must be on the
+/// device, or is dropped.
+pub(crate) fn empty(device: &Arc<dyn BlockDevice>, sb: &Superblock, number: u32) -> Result<()> {
+    let journal = Journal::open(device, sb, number)?;
+    let Some((block, sequence)) = journal.sb.start else {
+        return Ok(());
+    };
+    // The next transaction must not be taken for one that is in the log.
+    let end = journal.scan(block, sequence)?.end;
+    let mut raw = journal.raw.clone();
+    raw.start = 0.into();
+    raw.sequence = end.wrapping_add(1).into();
+    raw.seal();
+    let at = sb.byte_of(block_of(&journal.volume, &journal.inode, 0)?);
+    Ok(device.write_at(at, raw.as_bytes())?)
+}
+
 /// Whether transaction `a` is later than `b`: their numbers wrap around.
 fn later(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
@@ -85,12 +107,13 @@ struct Log {
 struct Journal {
     volume: Volume,
     inode: OpenInode,
+    raw: RawSuperblock,
     sb: JournalSuperblock,
 }
 
 impl Journal {
     fn open(device: &Arc<dyn BlockDevice>, sb: &Superblock, number: u32) -> Result<Self> {
-        let volume = Volume::new(device.clone(), sb.clone());
+        let volume = Volume::new(device.clone(), sb.clone(), Sources::default());
         let inode = OpenInode::new(volume.any_inode(number)?);
         if inode.file_type != FileType::Regular || inode.flags.contains(InodeFlags::INLINE_DATA) {
             return Err(inode.corrupt("not a regular file of blocks"));
@@ -107,7 +130,7 @@ impl Journal {
         if sb.last > LONGEST {
             return Err(Error::Unsupported(format!("a journal of {} blocks, over {LONGEST}", sb.last)));
         }
-        Ok(Self { volume, inode, sb })
+        Ok(Self { volume, inode, raw, sb })
     }
 
     fn read(&self, block: u32, buf: &mut [u8]) -> Result<()> {
@@ -298,6 +321,19 @@ pub(crate) struct Replayed {
     block_size: u64,
     /// In order of the blocks: a block, the block of its copy, and whether the copy is escaped.
     copies: Vec<(u64, u64, bool)>,
+}
+
+impl Replayed {
+    /// Brings what the journal holds to the device.
+    pub(crate) fn write_back(&self) -> Result<()> {
+        let mut block = vec![0; in_memory(self.block_size)];
+        for &(target, ..) in &self.copies {
+            let at = target * self.block_size;
+            self.read_at(at, &mut block)?;
+            self.device.write_at(at, &block)?;
+        }
+        Ok(())
+    }
 }
 
 impl BlockDevice for Replayed {

@@ -65,15 +65,18 @@ fn overhead_clusters(volume: &Volume) -> Result<u64> {
 }
 
 /// The superblock and the descriptors at a group's start.
-fn blocks_at_start(sb: &Superblock, group: u32) -> u64 {
+pub(crate) fn blocks_at_start(sb: &Superblock, group: u32) -> u64 {
     u64::from(sb.has_superblock(group)) + u64::from(sb.descriptor_blocks_in(group))
 }
 
-/// The blocks of fixed place that a group has, wherever they are: two of them are bitmaps. Beside a
-/// superblock there is room for the descriptor table to grow.
+/// Beside a superblock there is room for the descriptor table to grow.
+pub(crate) fn reserved_at_start(sb: &Superblock, group: u32) -> u64 {
+    if sb.has_superblock(group) { u64::from(sb.reserved_descriptor_blocks) } else { 0 }
+}
+
+/// The blocks of fixed place that a group has, wherever they are: two of them are bitmaps.
 fn fixed_blocks(sb: &Superblock, group: u32) -> u64 {
-    let room = if sb.has_superblock(group) { u64::from(sb.reserved_descriptor_blocks) } else { 0 };
-    blocks_at_start(sb, group) + room + u64::from(sb.inode_table_blocks()) + 2
+    blocks_at_start(sb, group) + reserved_at_start(sb, group) + u64::from(sb.inode_table_blocks()) + 2
 }
 
 /// The clusters that hold such blocks, several of which may share one. The kernel leaves the room for

@@ -173,6 +173,10 @@ const CHECKSUM_CRC32C: u8 = 1;
 /// Inodes before this one are the file system's own; older than the field that can raise it.
 const FIRST_INODE: u32 = 11;
 
+/// Bytes that every inode has, and of the fields behind them.
+const BASE_SIZE: u16 = 128;
+const FIELDS: u16 = 32;
+
 /// Where the journal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JournalPlace {
@@ -222,6 +226,10 @@ pub(crate) struct Superblock {
     pub(crate) hash_unsigned: bool,
     /// Clusters that mkfs found to be overhead; 0 if it did not say.
     pub(crate) overhead_clusters: u32,
+    /// So many groups have their metadata together: 1 without `flex_bg`.
+    pub(crate) flex_groups: u32,
+    /// Bytes behind their first 128 that new inodes have in use, in inodes that are larger.
+    pub(crate) new_extra_size: u16,
 }
 
 impl Superblock {
@@ -384,12 +392,23 @@ impl Superblock {
             hash_seed,
             hash_unsigned: raw.flags.get() & UNSIGNED_DIRECTORY_HASH != 0,
             overhead_clusters: raw.overhead_clusters.get(),
+            flex_groups: if incompat.contains(Incompat::FLEX_BG) {
+                1u32.checked_shl(raw.log_groups_per_flex.into()).unwrap_or(1 << 31)
+            } else {
+                1
+            },
+            new_extra_size: new_extra_size(raw, ro_compat, inode_size),
         })
     }
 
     /// Whether all metadata has a CRC-32C.
     pub(crate) fn metadata_csum(&self) -> bool {
         self.ro_compat.contains(RoCompat::METADATA_CSUM)
+    }
+
+    /// Whether group descriptors have a checksum, and with it flags.
+    pub(crate) fn group_checksums(&self) -> bool {
+        self.ro_compat.intersects(RoCompat::METADATA_CSUM | RoCompat::GDT_CSUM)
     }
 
     /// The name that `blkid` gives it.
@@ -436,6 +455,17 @@ impl Superblock {
     pub(crate) fn inode_table_blocks(&self) -> u32 {
         self.inodes_per_group.div_ceil(self.block_size / u32::from(self.inode_size))
     }
+}
+
+/// What the kernel gives new inodes: all fields it knows, or more if the superblock wants that.
+fn new_extra_size(raw: &RawSuperblock, ro_compat: RoCompat, inode_size: u16) -> u16 {
+    let room = inode_size - BASE_SIZE;
+    let fields = FIELDS.min(room);
+    if !ro_compat.contains(RoCompat::EXTRA_ISIZE) {
+        return fields;
+    }
+    let wanted = raw.min_extra_isize.get().max(raw.want_extra_isize.get());
+    if wanted > fields && wanted <= room && wanted.is_multiple_of(4) { wanted } else { fields }
 }
 
 fn is_power_of(mut number: u32, base: u32) -> bool {

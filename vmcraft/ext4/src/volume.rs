@@ -1,12 +1,15 @@
 //! The volume: its device, its superblock and the metadata blocks that are in memory.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use vmcraft_block::BlockDevice;
-use vmcraft_fs::Result;
+use vmcraft_fs::{Result, Sources};
 
+use crate::alloc::Groups;
 use crate::cache::Cache;
+use crate::edit::Edits;
+use crate::map::OpenInode;
 use crate::superblock::Superblock;
 use crate::{corrupt, in_memory};
 
@@ -14,12 +17,22 @@ use crate::{corrupt, in_memory};
 const CACHE_BYTES: usize = 4 << 20;
 /// The largest read-ahead of an inode table, in bytes.
 const READ_AHEAD_BYTES: u64 = 128 << 10;
+/// How many inodes whose content was read a generation of the cache holds.
+const CACHED_INODES: usize = 1024;
 
 /// The device and what is known of it. Everything else in this crate reads through it.
 pub(crate) struct Volume {
     pub(crate) device: Arc<dyn BlockDevice>,
     pub(crate) sb: Superblock,
-    blocks: Cache<Arc<Block>>,
+    /// For the times and numbers of what is changed.
+    pub(crate) sources: Sources,
+    pub(crate) blocks: Cache<Arc<Block>>,
+    /// Inodes whose content was read, with what is known of where it is.
+    pub(crate) inodes: Cache<Arc<OpenInode>>,
+    /// What is newer in memory than on the device.
+    pub(crate) edits: Edits,
+    /// The groups as they are in memory, once something is allocated or freed.
+    pub(crate) groups: Mutex<Option<Groups>>,
     pub(crate) inode_tables: ReadAhead,
     pub(crate) directories: ReadAhead,
 }
@@ -51,6 +64,13 @@ pub(crate) struct Block {
     pub(crate) bytes: Box<[u8]>,
     /// What its checksum was verified as: 0, or a [`Role`].
     verified: AtomicU64,
+}
+
+impl Clone for Block {
+    fn clone(&self) -> Self {
+        let verified = AtomicU64::new(self.verified.load(Ordering::Relaxed));
+        Self { bytes: self.bytes.clone(), verified }
+    }
 }
 
 /// What a block is used as, and for which inode. A block that a damaged volume uses in two roles is
@@ -89,12 +109,16 @@ impl Block {
 }
 
 impl Volume {
-    pub(crate) fn new(device: Arc<dyn BlockDevice>, sb: Superblock) -> Self {
+    pub(crate) fn new(device: Arc<dyn BlockDevice>, sb: Superblock, sources: Sources) -> Self {
         let capacity = CACHE_BYTES / sb.block_size as usize;
         Self {
             device,
             sb,
+            sources,
             blocks: Cache::new(capacity),
+            inodes: Cache::new(CACHED_INODES),
+            edits: Edits::default(),
+            groups: Mutex::new(None),
             inode_tables: ReadAhead::default(),
             directories: ReadAhead::default(),
         }
@@ -102,7 +126,7 @@ impl Volume {
 
     /// A metadata block. `what` names the structure that should be there, for an error.
     pub(crate) fn block(&self, number: u64, what: impl FnOnce() -> String) -> Result<Arc<Block>> {
-        if let Some(block) = self.blocks.get(number) {
+        if let Some(block) = self.edits.get(number).or_else(|| self.blocks.get(number)) {
             return Ok(block);
         }
         if number >= self.sb.blocks {
@@ -122,7 +146,7 @@ impl Volume {
         available: u64,
         ahead: &ReadAhead,
     ) -> Result<Arc<Block>> {
-        if let Some(block) = self.blocks.get(number) {
+        if let Some(block) = self.edits.get(number).or_else(|| self.blocks.get(number)) {
             return Ok(block);
         }
         let block_size = u64::from(self.sb.block_size);

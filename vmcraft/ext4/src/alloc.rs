@@ -1,0 +1,556 @@
+//! The groups in memory, and the allocation of blocks.
+//!
+//! Once something is allocated or freed, all descriptors are held here, with what is known of their
+//! bitmaps; the table and the superblock get the new counts when changes are written out. A bitmap is
+//! verified before it is changed for the first time: its checksum, that it has all metadata in use, and
+//! that it agrees with the descriptor's count. What contradicts itself is refused, as nothing can be
+//! allocated safely from it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, MutexGuard};
+
+use vmcraft_fs::{Error, FileType, Result};
+
+use crate::checksum::crc32c;
+use crate::group::{Group, flags};
+use crate::inode::Inode;
+use crate::statfs;
+use crate::superblock::{START, Superblock};
+use crate::volume::{Block, Volume};
+use crate::{bitmap, corrupt};
+
+/// More groups than this are not written: 128 TiB in blocks of 4 KiB. It bounds memory.
+const MOST_GROUPS: u32 = 1 << 20;
+/// A search is content with a run of so many blocks when more are wanted.
+const ENOUGH: u32 = 2048;
+/// The shortest piece of a longer request that is taken right at the goal.
+const SHORTEST_AT_GOAL: u32 = 16;
+/// From so many groups together on, the kernel keeps directories in the first of them.
+const FLEX_FOR_DIRECTORIES: u32 = 4;
+
+/// A group in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupState {
+    pub(crate) group: Group,
+    /// No block below this one, counted from the group's start, is free.
+    first_free_block: u32,
+    /// No run of free blocks is longer.
+    longest_run: u32,
+    /// No inode below this one, counted from the group's first, is free.
+    pub(crate) first_free_inode: u32,
+    blocks_verified: bool,
+    pub(crate) inodes_verified: bool,
+    /// The checksums of the bitmaps are to be made anew.
+    blocks_changed: bool,
+    pub(crate) inodes_changed: bool,
+}
+
+/// All groups in memory.
+pub(crate) struct Groups {
+    pub(crate) states: Vec<GroupState>,
+    /// The metadata of fixed place, in order.
+    zones: Vec<Range<u64>>,
+    pub(crate) free_blocks: u64,
+    pub(crate) free_inodes: u64,
+    pub(crate) used_dirs: u64,
+    /// The groups that differ from the table of descriptors.
+    changed: BTreeSet<u32>,
+}
+
+impl Groups {
+    fn load(volume: &Volume) -> Result<Self> {
+        let sb = &volume.sb;
+        if sb.groups > MOST_GROUPS {
+            return Err(Error::Unsupported(format!("changing a volume of over {MOST_GROUPS} groups")));
+        }
+        let mut groups = Self {
+            states: Vec::new(),
+            zones: Vec::new(),
+            free_blocks: 0,
+            free_inodes: 0,
+            used_dirs: 0,
+            changed: BTreeSet::new(),
+        };
+        for number in 0..sb.groups {
+            let group = volume.read_group(number)?;
+            check_group(&group, sb, number)?;
+            groups.free_blocks += u64::from(group.free_clusters);
+            groups.free_inodes += u64::from(group.free_inodes);
+            groups.used_dirs += u64::from(group.used_dirs);
+            let start = sb.group_start(number);
+            groups.zones.extend([
+                start..start + statfs::blocks_at_start(sb, number) + statfs::reserved_at_start(sb, number),
+                group.block_bitmap..group.block_bitmap + 1,
+                group.inode_bitmap..group.inode_bitmap + 1,
+                group.inode_table..group.inode_table + u64::from(sb.inode_table_blocks()),
+            ]);
+            groups.states.push(GroupState {
+                group,
+                first_free_block: 0,
+                longest_run: group.free_clusters,
+                first_free_inode: 0,
+                blocks_verified: false,
+                inodes_verified: false,
+                blocks_changed: false,
+                inodes_changed: false,
+            });
+        }
+        groups.zones.retain(|zone| !zone.is_empty());
+        groups.zones.sort_unstable_by_key(|zone| zone.start);
+        if let Some([_, zone]) =
+            groups.zones.windows(2).find_map(|w| w.as_array::<2>().filter(|[a, b]| a.end > b.start))
+        {
+            let what = format!("group descriptors: block {} is metadata twice", zone.start);
+            return Err(corrupt(what, sb.byte_of(zone.start)));
+        }
+        groups.zones.dedup_by(|next, zone| {
+            let joins = zone.end == next.start;
+            if joins {
+                zone.end = next.end;
+            }
+            joins
+        });
+        Ok(groups)
+    }
+
+    /// The group, if there is such a one.
+    pub(crate) fn get(&self, number: u32) -> Option<Group> {
+        self.states.get(number as usize).map(|state| state.group)
+    }
+
+    /// The metadata of fixed place within `range`.
+    fn zones_in(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let first = self.zones.partition_point(|zone| zone.end <= range.start);
+        let zones = self.zones.get(first..).unwrap_or_default().iter();
+        zones
+            .take_while(move |zone| zone.start < range.end)
+            .map(move |zone| zone.start.max(range.start)..zone.end.min(range.end))
+    }
+
+    /// Puts groups back as they were.
+    pub(crate) fn restore(&mut self, groups: HashMap<u32, GroupState>) {
+        for (number, before) in groups {
+            let Some(state) = self.states.get_mut(number as usize) else { continue };
+            let now = std::mem::replace(state, before).group;
+            // The sums hold what each group has.
+            let sum = |sum: u64, now: u32, before: u32| sum - u64::from(now) + u64::from(before);
+            self.free_blocks = sum(self.free_blocks, now.free_clusters, before.group.free_clusters);
+            self.free_inodes = sum(self.free_inodes, now.free_inodes, before.group.free_inodes);
+            self.used_dirs = sum(self.used_dirs, now.used_dirs, before.group.used_dirs);
+            self.changed.insert(number);
+        }
+    }
+}
+
+/// Refuses a descriptor that nothing can be allocated by.
+fn check_group(group: &Group, sb: &Superblock, number: u32) -> Result<()> {
+    let wrong = |what: String| {
+        let index = number / sb.descriptors_per_block();
+        let at = number % sb.descriptors_per_block() * u32::from(sb.descriptor_size);
+        Err(corrupt(
+            format!("descriptor of group {number}: {what}"),
+            sb.byte_of(sb.descriptor_block(index)) + u64::from(at),
+        ))
+    };
+    for (name, block) in [("block bitmap", group.block_bitmap), ("inode bitmap", group.inode_bitmap)] {
+        if !sb.holds(block, 1) {
+            return wrong(format!("{name} at block {block}"));
+        }
+    }
+    let blocks = sb.blocks_in_group(number);
+    if group.free_clusters > blocks {
+        return wrong(format!("{} free blocks, of {blocks}", group.free_clusters));
+    }
+    let inodes = sb.inodes_per_group;
+    if group.free_inodes > inodes || group.unused_inodes > group.free_inodes {
+        let (free, unused) = (group.free_inodes, group.unused_inodes);
+        return wrong(format!("{free} free inodes, {unused} of them never used, of {inodes}"));
+    }
+    if group.used_dirs > inodes - group.free_inodes {
+        return wrong(format!("{} directories in {} inodes", group.used_dirs, inodes - group.free_inodes));
+    }
+    Ok(())
+}
+
+impl Superblock {
+    /// How many blocks a group has: the last may be shorter.
+    pub(crate) fn blocks_in_group(&self, group: u32) -> u32 {
+        let left = self.blocks.saturating_sub(self.group_start(group));
+        u32::try_from(left).unwrap_or(u32::MAX).min(self.blocks_per_group)
+    }
+
+    /// The group of a block that is within the volume, and its place there.
+    fn place_of(&self, block: u64) -> Result<(u32, u32)> {
+        let index = block.saturating_sub(self.first_data_block.into());
+        let per_group = u64::from(self.blocks_per_group);
+        match (u32::try_from(index / per_group), u32::try_from(index % per_group)) {
+            (Ok(group), Ok(within)) if group < self.groups => Ok((group, within)),
+            _ => Err(corrupt(format!("block number {block} of {}", self.blocks), START)),
+        }
+    }
+
+    /// Whether a bitmap's checksum is the one stored, of which small descriptors have half.
+    pub(crate) fn bitmap_checksum_is(&self, found: u32, stored: u32) -> bool {
+        if self.descriptor_size >= 64 { found == stored } else { found & 0xffff == stored & 0xffff }
+    }
+}
+
+impl Volume {
+    pub(crate) fn lock_groups(&self) -> MutexGuard<'_, Option<Groups>> {
+        // What a panic leaves half done, `roll_back` undoes.
+        self.groups.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Does something with the groups, which come into memory for it.
+    pub(crate) fn with_groups<T>(&self, act: impl FnOnce(&mut Groups) -> Result<T>) -> Result<T> {
+        let mut groups = self.lock_groups();
+        let groups = match &mut *groups {
+            Some(groups) => groups,
+            none => none.insert(Groups::load(self)?),
+        };
+        act(groups)
+    }
+
+    /// A group that is about to change. What it was is set aside.
+    pub(crate) fn change_group<'a>(&self, groups: &'a mut Groups, number: u32) -> Result<&'a mut GroupState> {
+        let sb = &self.sb;
+        let Some(state) = groups.states.get_mut(number as usize) else {
+            return Err(corrupt(format!("group {number} of {}", sb.groups), START));
+        };
+        self.edits.keep_group(number, *state);
+        groups.changed.insert(number);
+        Ok(state)
+    }
+
+    /// How many blocks are free. We act as the superuser does, to whom the reserved ones are open.
+    pub(crate) fn available_blocks(&self) -> Result<u64> {
+        self.with_groups(|groups| Ok(groups.free_blocks))
+    }
+
+    /// Where blocks for an inode's content are looked for first: in its group. Where groups have their
+    /// metadata together, the first of them is for directories and the next one for files.
+    pub(crate) fn block_goal(&self, inode: &Inode) -> u64 {
+        let sb = &self.sb;
+        let mut group = (inode.number.max(1) - 1) / sb.inodes_per_group;
+        if sb.flex_groups >= FLEX_FOR_DIRECTORIES {
+            group -= group % sb.flex_groups;
+            if inode.file_type == FileType::Regular && group + 1 < sb.groups {
+                group += 1;
+            }
+        }
+        sb.group_start(group)
+    }
+
+    /// Allocates from 1 to `want` blocks that follow each other, at `goal` or near it: all of them if
+    /// the volume has such a run not far away, else a long one. `NoSpace` if none is free.
+    ///
+    /// Reserved blocks are given away like others, as the kernel does for the superuser. Blocks that
+    /// the same operation freed may be among them, so it must not write to the device what it could
+    /// have to take back.
+    pub(crate) fn allocate_blocks(&self, goal: u64, want: u32) -> Result<Range<u64>> {
+        let sb = &self.sb;
+        let want = want.max(1);
+        let goal = goal.clamp(sb.first_data_block.into(), sb.blocks - 1);
+        let (goal_group, within) = sb.place_of(goal)?;
+        self.with_groups(|groups| {
+            if groups.free_blocks == 0 {
+                return Err(Error::NoSpace("all blocks are in use"));
+            }
+            let enough = want.min(ENOUGH);
+            let in_order = || (goal_group..sb.groups).chain(0..goal_group);
+            for number in in_order() {
+                let Some(state) = groups.states.get(number as usize) else { continue };
+                let at_goal = number == goal_group && state.group.free_clusters > 0;
+                if state.longest_run.min(state.group.free_clusters) < enough && !at_goal {
+                    continue;
+                }
+                let from = if number == goal_group { within } else { 0 };
+                if let Some(run) = self.find_run(groups, number, from, want, enough, at_goal)? {
+                    return self.take_blocks(groups, number, run);
+                }
+            }
+            // No group has enough, and of each it is known what the longest run is.
+            let longest = in_order()
+                .filter_map(|n| groups.states.get(n as usize).map(|s| (n, s.longest_run)))
+                .fold((0, 0), |best, (n, run)| if run > best.1 { (n, run) } else { best });
+            match self.find_run(groups, longest.0, 0, longest.1, longest.1, false)? {
+                Some(run) if longest.1 > 0 => self.take_blocks(groups, longest.0, run),
+                _ => Err(Error::NoSpace("all blocks are in use")),
+            }
+        })
+    }
+
+    /// Looks in a group for `want` free blocks that follow each other, from block `from` of it; or for
+    /// the longest run, if it has `enough`.
+    fn find_run(
+        &self,
+        groups: &mut Groups,
+        number: u32,
+        from: u32,
+        want: u32,
+        enough: u32,
+        at_goal: bool,
+    ) -> Result<Option<Range<u32>>> {
+        let bits = self.block_bitmap(groups, number)?;
+        let bits = &bits.bytes;
+        let len = self.sb.blocks_in_group(number);
+        let Some(state) = groups.states.get_mut(number as usize) else { return Ok(None) };
+        if at_goal {
+            let end = bitmap::next_set(bits, from..from.saturating_add(want).min(len));
+            if end - from >= want.min(SHORTEST_AT_GOAL) {
+                return Ok(Some(from..end));
+            }
+        }
+        let low = state.first_free_block;
+        let mut longest = 0..0;
+        for run in bitmap::clear_runs(bits, from.max(low)..len) {
+            if run.len() >= want as usize {
+                return Ok(Some(run.start..run.start + want));
+            }
+            if run.len() > longest.len() {
+                longest = run;
+            }
+        }
+        // A run that begins before `from` and goes on behind it is seen whole only here.
+        for run in bitmap::clear_runs(bits, low..len).take_while(|run| run.start < from) {
+            if run.len() >= want as usize {
+                return Ok(Some(run.start..run.start + want));
+            }
+            if run.len() > longest.len() {
+                longest = run;
+            }
+        }
+        state.longest_run = longest.end - longest.start;
+        Ok(Some(longest).filter(|run| !run.is_empty() && run.len() >= enough as usize))
+    }
+
+    /// Marks free blocks of a group as in use.
+    fn take_blocks(&self, groups: &mut Groups, number: u32, run: Range<u32>) -> Result<Range<u64>> {
+        let count = run.end - run.start;
+        let state = self.change_group(groups, number)?;
+        let marked = run.clone();
+        self.edit(
+            state.group.block_bitmap,
+            || format!("block bitmap of group {number}"),
+            |bits| {
+                bitmap::fill(bits, marked, true);
+                Ok(())
+            },
+        )?;
+        state.blocks_changed = true;
+        // The bitmap was held against the count, which therefore has these.
+        state.group.free_clusters -= count;
+        if run.start <= state.first_free_block {
+            state.first_free_block = run.end;
+        }
+        groups.free_blocks -= u64::from(count);
+        let first = self.sb.group_start(number) + u64::from(run.start);
+        Ok(first..first + u64::from(count))
+    }
+
+    /// Frees blocks, and forgets what is in memory of them. Blocks that are free already, or that are
+    /// metadata of fixed place, are `Corrupt`, and nothing changes.
+    pub(crate) fn free_blocks(&self, first: u64, count: u64) -> Result<()> {
+        let sb = &self.sb;
+        if !sb.holds(first, count) {
+            let what = format!(
+                "blocks {first} to {} are to be freed, of {}",
+                first.saturating_add(count),
+                sb.blocks
+            );
+            return Err(corrupt(what, START));
+        }
+        self.with_groups(|groups| {
+            let end = first + count;
+            if let Some(zone) = groups.zones_in(first..end).next() {
+                let what = format!("block {} is to be freed, but is the file system's own", zone.start);
+                return Err(corrupt(what, sb.byte_of(zone.start)));
+            }
+            let mut pieces = Vec::new();
+            let mut at = first;
+            while at < end {
+                let (number, start) = sb.place_of(at)?;
+                let len = u64::from(sb.blocks_in_group(number) - start).min(end - at);
+                // At most the blocks of a group.
+                let run = start..start + u32::try_from(len).unwrap_or(u32::MAX);
+                let bits = self.block_bitmap(groups, number)?;
+                let free = bitmap::next_clear(&bits.bytes, run.clone());
+                if free < run.end {
+                    let block = sb.group_start(number) + u64::from(free);
+                    let what = format!("block {block} is to be freed, but is free already");
+                    return Err(corrupt(what, sb.byte_of(block)));
+                }
+                pieces.push((number, run));
+                at += len;
+            }
+            for (number, run) in pieces {
+                let count = run.end - run.start;
+                let state = self.change_group(groups, number)?;
+                let cleared = run.clone();
+                self.edit(
+                    state.group.block_bitmap,
+                    || format!("block bitmap of group {number}"),
+                    |bits| {
+                        bitmap::fill(bits, cleared, false);
+                        Ok(())
+                    },
+                )?;
+                state.blocks_changed = true;
+                state.group.free_clusters += count;
+                state.first_free_block = state.first_free_block.min(run.start);
+                // It may join the runs before and behind it.
+                let joined = state.longest_run.saturating_mul(2).saturating_add(count);
+                state.longest_run = joined.min(state.group.free_clusters);
+                groups.free_blocks += u64::from(count);
+            }
+            Ok(())
+        })?;
+        self.forget(first, count);
+        Ok(())
+    }
+
+    /// The block bitmap of a group, verified; one that was never written is made.
+    pub(crate) fn block_bitmap(&self, groups: &mut Groups, number: u32) -> Result<Arc<Block>> {
+        let Some(&GroupState { group, blocks_verified, .. }) = groups.states.get(number as usize) else {
+            return Err(corrupt(format!("group {number} of {}", self.sb.groups), START));
+        };
+        let what = || format!("block bitmap of group {number}");
+        if blocks_verified {
+            return self.block(group.block_bitmap, what);
+        }
+        let never_written = group.flags & flags::BLOCK_UNINIT != 0;
+        let block = if never_written {
+            Block::new(self.first_block_bitmap(groups, number))
+        } else {
+            self.block(group.block_bitmap, what)?
+        };
+        self.verify_block_bitmap(groups, number, &block.bytes)?;
+        if never_written {
+            self.put(group.block_bitmap, block.bytes.clone())?;
+            let state = self.change_group(groups, number)?;
+            state.group.flags &= !flags::BLOCK_UNINIT;
+            state.blocks_changed = true;
+        }
+        if let Some(state) = groups.states.get_mut(number as usize) {
+            state.blocks_verified = true;
+        }
+        Ok(block)
+    }
+
+    /// The block bitmap of a group, verified. One that was never written stays so.
+    pub(crate) fn free_in_group(&self, number: u32) -> Result<Box<[u8]>> {
+        self.with_groups(|groups| {
+            let never_written = groups.get(number).is_some_and(|g| g.flags & flags::BLOCK_UNINIT != 0);
+            if never_written {
+                return Ok(self.first_block_bitmap(groups, number));
+            }
+            Ok(self.block_bitmap(groups, number)?.bytes.clone())
+        })
+    }
+
+    /// What the block bitmap of a group is before any block is allocated.
+    fn first_block_bitmap(&self, groups: &Groups, number: u32) -> Box<[u8]> {
+        let sb = &self.sb;
+        let mut bits = vec![0; sb.block_size as usize].into_boxed_slice();
+        for run in groups.metadata_of(sb, number) {
+            bitmap::fill(&mut bits, run, true);
+        }
+        bitmap::fill(&mut bits, sb.blocks_in_group(number)..sb.block_size * 8, true);
+        bits
+    }
+
+    fn verify_block_bitmap(&self, groups: &Groups, number: u32, bits: &[u8]) -> Result<()> {
+        let sb = &self.sb;
+        let Some(group) = groups.get(number) else { return Ok(()) };
+        let wrong = |what: String| {
+            Err(corrupt(format!("block bitmap of group {number}: {what}"), sb.byte_of(group.block_bitmap)))
+        };
+        if sb.metadata_csum() && group.flags & flags::BLOCK_UNINIT == 0 {
+            let found = self.block_bitmap_checksum(bits);
+            if !sb.bitmap_checksum_is(found, group.block_bitmap_checksum) {
+                let stored = group.block_bitmap_checksum;
+                return wrong(format!("checksum is {stored:#x}, its content gives {found:#x}"));
+            }
+        }
+        for run in groups.metadata_of(sb, number) {
+            let free = bitmap::next_clear(bits, run.clone());
+            if free < run.end {
+                let block = sb.group_start(number) + u64::from(free);
+                return wrong(format!("block {block} is metadata, but marked as free"));
+            }
+        }
+        let free = bitmap::count_clear(bits, sb.blocks_in_group(number));
+        if free != group.free_clusters {
+            let counted = group.free_clusters;
+            return wrong(format!("it has {free} free blocks, but the group's descriptor says {counted}"));
+        }
+        Ok(())
+    }
+
+    fn block_bitmap_checksum(&self, bits: &[u8]) -> u32 {
+        let covered = bits.get(..self.sb.blocks_per_group as usize / 8).unwrap_or(bits);
+        crc32c(self.sb.checksum_seed, covered)
+    }
+
+    pub(crate) fn inode_bitmap_checksum(&self, bits: &[u8]) -> u32 {
+        let covered = bits.get(..self.sb.inodes_per_group as usize / 8).unwrap_or(bits);
+        crc32c(self.sb.checksum_seed, covered)
+    }
+
+    /// Brings the changed groups into the table of descriptors, and their sums into the superblock.
+    pub(crate) fn write_groups(&self) -> Result<()> {
+        let sb = &self.sb;
+        let mut groups = self.lock_groups();
+        let Some(groups) = &mut *groups else { return Ok(()) };
+        if groups.changed.is_empty() {
+            return Ok(());
+        }
+        for &number in &groups.changed {
+            let Some(state) = groups.states.get_mut(number as usize) else { continue };
+            if sb.metadata_csum() && state.blocks_changed {
+                let bits =
+                    self.block(state.group.block_bitmap, || format!("block bitmap of group {number}"))?;
+                state.group.block_bitmap_checksum = self.block_bitmap_checksum(&bits.bytes);
+            }
+            if sb.metadata_csum() && state.inodes_changed {
+                let bits =
+                    self.block(state.group.inode_bitmap, || format!("inode bitmap of group {number}"))?;
+                state.group.inode_bitmap_checksum = self.inode_bitmap_checksum(&bits.bytes);
+            }
+            (state.blocks_changed, state.inodes_changed) = (false, false);
+            let block = sb.descriptor_block(number / sb.descriptors_per_block());
+            let size = usize::from(sb.descriptor_size);
+            let start = (number % sb.descriptors_per_block()) as usize * size;
+            self.edit(
+                block,
+                || format!("descriptor of group {number}"),
+                |bytes| {
+                    state.group.encode(&mut bytes[start..start + size], sb, number);
+                    Ok(())
+                },
+            )?;
+        }
+        groups.changed.clear();
+        let (free_blocks, free_inodes) = (groups.free_blocks, groups.free_inodes);
+        self.edit_superblock(|raw| {
+            raw.free_blocks_count_lo = ((free_blocks & 0xffff_ffff) as u32).into();
+            if sb.incompat.contains(crate::features::Incompat::SIXTY_FOUR_BIT) {
+                raw.free_blocks_count_hi = ((free_blocks >> 32) as u32).into();
+            }
+            // Inodes are counted in 32 bits.
+            raw.free_inodes_count = u32::try_from(free_inodes).unwrap_or(u32::MAX).into();
+        })
+    }
+}
+
+impl Groups {
+    /// The metadata of fixed place in a group, counted from the group's start.
+    fn metadata_of(&self, sb: &Superblock, number: u32) -> impl Iterator<Item = Range<u32>> {
+        let start = sb.group_start(number);
+        let end = start + u64::from(sb.blocks_in_group(number));
+        // Within a group, whose blocks are counted in 32 bits.
+        let within = move |block: u64| u32::try_from(block - start).unwrap_or(u32::MAX);
+        self.zones_in(start..end).map(move |zone| within(zone.start)..within(zone.end))
+    }
+}

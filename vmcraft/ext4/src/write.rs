@@ -1,0 +1,162 @@
+//! The writing side: ties what changes the structures to the [`WriteFiles`] trait.
+
+use bstr::BStr;
+use vmcraft_fs::{
+    DeviceNumber, Error, FileType, FreeSpace, InodeNumber, NewInode, Result, SetMetadata, WriteFiles,
+    XattrMode,
+};
+
+use crate::filesystem::Ext4;
+use crate::inode::InodeFlags;
+use crate::inode::checksum_seed;
+use crate::volume::Volume;
+use crate::{extent, trim};
+
+impl WriteFiles for Ext4 {
+    fn create(&self, _dir: InodeNumber, _name: &BStr, _new: NewInode) -> Result<InodeNumber> {
+        Err(Error::Unsupported("create".into()))
+    }
+
+    fn mkdir(&self, _dir: InodeNumber, _name: &BStr, _new: NewInode) -> Result<InodeNumber> {
+        Err(Error::Unsupported("mkdir".into()))
+    }
+
+    fn symlink(
+        &self,
+        _dir: InodeNumber,
+        _name: &BStr,
+        _target: &BStr,
+        _new: NewInode,
+    ) -> Result<InodeNumber> {
+        Err(Error::Unsupported("symlink".into()))
+    }
+
+    fn mknod(
+        &self,
+        _dir: InodeNumber,
+        _name: &BStr,
+        _file_type: FileType,
+        _device: DeviceNumber,
+        _new: NewInode,
+    ) -> Result<InodeNumber> {
+        Err(Error::Unsupported("mknod".into()))
+    }
+
+    fn link(&self, _inode: InodeNumber, _dir: InodeNumber, _name: &BStr) -> Result<()> {
+        Err(Error::Unsupported("link".into()))
+    }
+
+    fn unlink(&self, _dir: InodeNumber, _name: &BStr) -> Result<()> {
+        Err(Error::Unsupported("unlink".into()))
+    }
+
+    fn rmdir(&self, _dir: InodeNumber, _name: &BStr) -> Result<()> {
+        Err(Error::Unsupported("rmdir".into()))
+    }
+
+    fn rename(
+        &self,
+        _from_dir: InodeNumber,
+        _from_name: &BStr,
+        _to_dir: InodeNumber,
+        _to_name: &BStr,
+    ) -> Result<()> {
+        Err(Error::Unsupported("rename".into()))
+    }
+
+    fn write(&self, _inode: InodeNumber, _offset: u64, _data: &[u8]) -> Result<()> {
+        Err(Error::Unsupported("write".into()))
+    }
+
+    fn truncate(&self, _inode: InodeNumber, _size: u64) -> Result<()> {
+        Err(Error::Unsupported("truncate".into()))
+    }
+
+    fn allocate(&self, _inode: InodeNumber, _offset: u64, _len: u64, _keep_size: bool) -> Result<()> {
+        Err(Error::Unsupported("allocate".into()))
+    }
+
+    fn punch_hole(&self, _inode: InodeNumber, _offset: u64, _len: u64) -> Result<()> {
+        Err(Error::Unsupported("punch_hole".into()))
+    }
+
+    fn set_metadata(&self, inode: InodeNumber, set: &SetMetadata) -> Result<()> {
+        self.change(|volume| set_metadata(volume, inode, set))
+    }
+
+    fn set_xattr(&self, _inode: InodeNumber, _name: &BStr, _value: &[u8], _mode: XattrMode) -> Result<()> {
+        Err(Error::Unsupported("set_xattr".into()))
+    }
+
+    fn remove_xattr(&self, _inode: InodeNumber, _name: &BStr) -> Result<()> {
+        Err(Error::Unsupported("remove_xattr".into()))
+    }
+
+    fn set_flags(&self, inode: InodeNumber, flags: u32) -> Result<()> {
+        self.change(|volume| {
+            let mut inode = volume.inode(inode)?;
+            inode.flags = inode.with_flags(flags)?;
+            inode.changed = volume.now();
+            volume.store_inode(&inode)
+        })
+    }
+
+    fn set_generation(&self, inode: InodeNumber, generation: u32) -> Result<()> {
+        self.change(|volume| set_generation(volume, inode, generation))
+    }
+
+    fn set_label(&self, _label: &BStr) -> Result<()> {
+        Err(Error::Unsupported("set_label".into()))
+    }
+
+    fn set_uuid(&self, _uuid: [u8; 16]) -> Result<()> {
+        Err(Error::Unsupported("set_uuid".into()))
+    }
+
+    fn free_space(&self, what: FreeSpace, offset: u64, len: u64, minimum: u64) -> Result<u64> {
+        self.change(|volume| trim::free_space(volume, what, offset, len, minimum))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.write_back()
+    }
+
+    fn reload(&self) -> Result<()> {
+        self.open_again()
+    }
+}
+
+fn set_metadata(volume: &Volume, inode: InodeNumber, set: &SetMetadata) -> Result<()> {
+    let mut inode = volume.inode(inode)?;
+    inode.check_mutable()?;
+    if let Some(permissions) = set.permissions {
+        // 12 bits, below the type.
+        inode.mode = inode.mode & 0o170_000 | (permissions & 0o7777) as u16;
+    }
+    inode.uid = set.uid.unwrap_or(inode.uid);
+    inode.gid = set.gid.unwrap_or(inode.gid);
+    inode.accessed = set.accessed.unwrap_or(inode.accessed);
+    inode.modified = set.modified.unwrap_or(inode.modified);
+    inode.changed = volume.now();
+    volume.store_inode(&inode)
+}
+
+/// The checksums of an inode's blocks depend on its generation: with `metadata_csum` the kernel refuses
+/// to change it, and so do we where there are such blocks.
+fn set_generation(volume: &Volume, inode: InodeNumber, generation: u32) -> Result<()> {
+    let mut inode = volume.inode(inode)?;
+    inode.check_mutable()?;
+    let in_inode = inode.flags.contains(InodeFlags::INLINE_DATA);
+    let has_blocks = !in_inode && (inode.is_dir() || extent::has_nodes(&inode));
+    if volume.sb.metadata_csum() && has_blocks && inode.generation != generation {
+        return Err(Error::Unsupported(format!(
+            "setting the generation of inode {} with metadata_csum: the checksums of its directory or extent blocks \
+             depend on it",
+            inode.number
+        )));
+    }
+    inode.generation = generation;
+    inode.checksum_seed = checksum_seed(&volume.sb, inode.number, generation);
+    inode.changed = volume.now();
+    volume.store_inode(&inode)
+}
