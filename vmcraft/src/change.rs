@@ -1,11 +1,24 @@
 //! Changing a guest: what all calls that write have in common.
 
+mod attributes;
+mod copy;
+mod directory;
+mod open;
+mod remove;
+mod rename;
+
 use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, Transaction};
 use vmcraft_fs::Sources;
 use vmcraft_volume::partition::PartitionTable;
 
+pub(crate) use self::attributes::{change_owner, change_permissions, drop_capabilities, xattr};
+pub(crate) use self::copy::{Attributes, CopyOptions, copy, copy_attributes};
+pub(crate) use self::directory::{Directory, New, NewFile, child_error};
+pub(crate) use self::open::{Opening, open};
+pub(crate) use self::remove::{check_not_mounted, remove, remove_tree};
+pub(crate) use self::rename::{move_to, rename};
 use crate::device;
 use crate::vfs::Mount;
 use crate::{DeviceName, Error, Guest, Result};

@@ -55,6 +55,22 @@ pub enum Error {
         /// What the driver said.
         source: vmcraft_fs::Error,
     },
+    /// A name is in use as a mount point, and the call would take it away.
+    #[error("{path}: busy: {device} is mounted there; unmount it first")]
+    Busy {
+        /// The name.
+        path: BString,
+        /// What is mounted there.
+        device: String,
+    },
+    /// A name cannot be given across file systems.
+    #[error("{from} and {to} are on different file systems")]
+    CrossDevice {
+        /// What was to be renamed or linked.
+        from: BString,
+        /// The name that it was to have.
+        to: BString,
+    },
     /// A path leads through more symbolic links than Linux follows.
     #[error("{0}: too many levels of symbolic links")]
     TooManySymlinks(BString),
@@ -85,6 +101,8 @@ impl Error {
         match self {
             Self::Path { source, .. } | Self::FileSystem { source, .. } => source.errno(),
             Self::TooManySymlinks(_) => 40,
+            Self::Busy { .. } => 16,
+            Self::CrossDevice { .. } => 18,
             Self::NoSuchDevice(_) => 2,
             Self::Device { source, .. } | Self::Host { source, .. } | Self::Commit(source) => {
                 source.raw_os_error().unwrap_or(5)

@@ -11,6 +11,7 @@
 //! one documented method; [`call::table`] lists them for programs that make calls by name.
 #![forbid(unsafe_code)]
 
+mod acl;
 mod archive;
 pub mod call;
 mod calls;
@@ -39,6 +40,7 @@ mod links;
 mod listing;
 mod magic;
 mod metrics;
+mod owners;
 mod partition_types;
 mod path;
 mod posix_regex;

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) cachedir: String,
     pub(crate) tmpdir: String,
     pub(crate) sockdir: String,
+    /// Permissions that new files do not get.
+    pub(crate) umask: u32,
 }
 
 /// libguestfs's own, where it has one that does not name its files.
@@ -54,6 +56,7 @@ impl Default for Settings {
             cachedir: "/var/tmp".into(),
             tmpdir: "/tmp".into(),
             sockdir: "/tmp".into(),
+            umask: 0o022,
         }
     }
 }

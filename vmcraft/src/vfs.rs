@@ -251,7 +251,15 @@ impl Vfs {
         };
         let whole = path.as_bstr();
         let end = whole.rfind(last).unwrap_or_default();
-        let parent = self.resolve(GuestPath::new(&whole[..end]), LastLink::Follow)?;
+        // What the path failed at is told of the path that was asked for.
+        let parent =
+            self.resolve(GuestPath::new(&whole[..end]), LastLink::Follow).map_err(|error| match error {
+                Error::Path { component: Some(component), source, .. } => {
+                    Error::Path { path: whole.into(), component: Some(component), source }
+                }
+                Error::TooManySymlinks(_) => Error::TooManySymlinks(whole.into()),
+                error => error,
+            })?;
         if !parent.metadata()?.is_dir() {
             return Err(parent.error(vmcraft_fs::Error::NotADirectory));
         }

@@ -1,11 +1,9 @@
 //! Writing trees as archives: GNU tar's, POSIX's and cpio's formats, and compression of any stream.
 
-pub(crate) mod acl;
 mod compress;
 mod cpio;
 mod exclude;
 mod output;
-mod owners;
 mod tar;
 
 pub(crate) use compress::{Compression, compress};

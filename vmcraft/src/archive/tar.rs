@@ -8,14 +8,14 @@ use bstr::{BStr, BString, ByteSlice, ByteVec};
 use vmcraft_fs::{FileType, Metadata, Timestamp};
 
 use crate::Result;
-use crate::archive::acl::acl_text;
+use crate::acl::Acl;
 use crate::archive::compress::Compression;
 use crate::archive::exclude::Exclude;
 use crate::archive::output::Output;
-use crate::archive::owners::Owners;
 use crate::content::{is_dense, next_data};
 use crate::host::{Host, Sink};
 use crate::links::FirstNames;
+use crate::owners::Owners;
 use crate::vfs::{Node, Vfs};
 use crate::walk::{Entry, Walk};
 
@@ -205,7 +205,7 @@ impl Tar<'_, '_> {
                 }
                 b"system.posix_acl_access" | b"system.posix_acl_default" => {
                     if wanted.acls {
-                        let text = acl_text(&value).ok_or_else(|| {
+                        let text = Acl::decode(&value).map(|list| list.text()).ok_or_else(|| {
                             entry.error(vmcraft_fs::Error::InvalidInput("its access control list is corrupt"))
                         })?;
                         let key = if name.ends_with(b"access") {

@@ -1,6 +1,7 @@
 //! The calls, a module an area. `#[api]` makes each module's `CALLS`.
 
 mod archives;
+mod attributes;
 mod checksums;
 mod devices;
 pub(crate) mod directories;
@@ -9,14 +10,17 @@ mod files;
 pub(crate) mod handle;
 mod inspection;
 mod kinds;
+mod making;
 pub(crate) mod metadata;
 mod mounts;
 pub(crate) mod partitions;
+mod removing;
 mod settings;
 mod signatures;
 mod text;
 mod transfer;
 mod volumes;
+pub(crate) mod writing;
 pub(crate) mod xattrs;
 
 pub(crate) use self::metadata::device_number;
@@ -36,6 +40,10 @@ pub(crate) const AREAS: &[&[Call]] = &[
     metadata::CALLS,
     xattrs::CALLS,
     files::CALLS,
+    writing::CALLS,
+    making::CALLS,
+    removing::CALLS,
+    attributes::CALLS,
     kinds::CALLS,
     text::CALLS,
     checksums::CALLS,

@@ -3,7 +3,7 @@
 use bstr::{BStr, BString};
 use vmcraft_macros::api;
 
-use crate::archive::acl;
+use crate::acl::{self, Acl};
 use crate::value::record;
 use crate::vfs::Node;
 use crate::{Error, Guest, GuestPath, Result, capabilities};
@@ -102,8 +102,8 @@ impl Guest {
         let node = self.resolve(path)?;
         let metadata = node.metadata()?;
         let name = match acltype {
-            "access" => "system.posix_acl_access",
-            "default" if metadata.is_dir() => "system.posix_acl_default",
+            "access" => acl::ACCESS,
+            "default" if metadata.is_dir() => acl::DEFAULT,
             "default" => {
                 return Err(node.error(vmcraft_fs::Error::InvalidInput(
                     "only a directory has a default access control list",
@@ -114,9 +114,9 @@ impl Guest {
             }
         };
         let list = match attribute(&node, name.into())? {
-            Some(value) => acl::acl_text(&value).ok_or_else(|| malformed(path, name))?,
+            Some(value) => Acl::decode(&value).ok_or_else(|| malformed(path, name))?.text(),
             None if acltype == "default" => return Ok(String::new()),
-            None => acl::acl_text(&acl::from_permissions(metadata.permissions)).unwrap_or_default(),
+            None => Acl::from_permissions(metadata.permissions).text(),
         };
         Ok(list.replace(',', "\n") + "\n")
     }

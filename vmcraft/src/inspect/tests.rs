@@ -265,7 +265,7 @@ Debian GNU/Linux 12 (bookworm) on /dev/sda1
   Firmware        bios
 
   File systems
-    /  /dev/sda1  ext4  1.0 GiB  2.0 GiB used  rootfs
+    /  /dev/sda1  ext4  1.0 GiB  20.0 KiB used  rootfs
 
 Disks
   /dev/sda  8.0 GiB  mbr  debian.qcow2

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use bstr::{BString, ByteSlice};
+use bstr::{BStr, BString, ByteSlice};
 
+use crate::acl::Names;
 use crate::vfs::{LastLink, Vfs};
 
 /// The largest such file that is read.
@@ -34,6 +35,20 @@ impl Owners {
     pub(crate) fn group(&self, gid: u32) -> &[u8] {
         self.groups.get(&gid).map_or(b"", |name| name.as_slice())
     }
+}
+
+impl Names for Owners {
+    fn uid(&self, name: &BStr) -> Option<u32> {
+        number_of(&self.users, name)
+    }
+    fn gid(&self, name: &BStr) -> Option<u32> {
+        number_of(&self.groups, name)
+    }
+}
+
+/// The lowest number with this name.
+fn number_of(names: &HashMap<u32, BString>, name: &BStr) -> Option<u32> {
+    names.iter().filter(|(_, found)| *found == name).map(|(number, _)| *number).min()
 }
 
 /// Lines of the form `name:password:number:…`. The first of a number counts.
