@@ -32,6 +32,9 @@ use crate::report::Program;
 ///
 /// Without a sub-command it is a shell: it runs the commands on its command line, else those of the
 /// file given with -f or of standard input, else it asks for them at a prompt. `help` lists them.
+///
+/// What the commands change is written to the disks at the end, all of it together, and by `sync` and
+/// `umount-all` before. If a command fails, what was changed since then is not written.
 #[derive(Debug, Parser)]
 #[command(
     name = "vmcraft",

@@ -27,7 +27,16 @@ impl GuestOptions {
 
     /// Whether the images are never written to.
     fn opens_read_only(&self) -> bool {
-        self.ro || self.only_looks
+        self.ro || self.dry_run || self.only_looks
+    }
+
+    /// What a person should know of when images are changed.
+    pub(crate) fn promise(&self) -> &'static str {
+        if self.opens_read_only() {
+            "Everything is opened read-only: no disk is changed."
+        } else {
+            "What you change is written to the disks by sync, umount-all and quit; rollback throws it away."
+        }
     }
 
     /// Whether nothing can be changed through what is mounted at the start.

@@ -38,6 +38,10 @@ pub(crate) struct GuestOptions {
     #[arg(short = 'w', long, overrides_with = "ro", help_heading = "Guest")]
     pub(crate) rw: bool,
 
+    /// Do everything, but write nothing to the disks
+    #[arg(long, overrides_with = "ro", help_heading = "Guest")]
+    pub(crate) dry_run: bool,
+
     /// Whether the program itself changes nothing, whatever the options say
     #[arg(skip)]
     pub(crate) only_looks: bool,
@@ -344,9 +348,13 @@ pub(crate) struct ShellOptions {
     #[arg(long, hide = true)]
     pub(crate) serve: bool,
 
-    /// Taken for guestfish's sake: nothing is cached until the end
-    #[arg(short, long, hide = true)]
+    /// Write nothing at the end: only what sync and umount-all wrote before stays
+    #[arg(short, long, help_heading = "Commands")]
     pub(crate) no_sync: bool,
+
+    /// Write what was changed to the disks even if a command failed
+    #[arg(long, help_heading = "Commands")]
+    pub(crate) commit_on_error: bool,
 
     /// Taken for guestfish's sake: there is no appliance with a network
     #[arg(long, hide = true)]

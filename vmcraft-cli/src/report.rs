@@ -48,6 +48,11 @@ pub(crate) fn warning(warning: &dyn Display) {
     say(None, "warning", warning);
 }
 
+/// Says what became of something, where that is neither wrong nor doubtful.
+pub(crate) fn note(text: &dyn Display) {
+    say(None, "note", text);
+}
+
 /// Says which call is made, or what it returned.
 pub(crate) fn trace(text: &dyn Display) {
     say(None, "trace", text);

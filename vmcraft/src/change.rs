@@ -20,8 +20,18 @@ pub(crate) use self::open::{Opening, open};
 pub(crate) use self::remove::{check_not_mounted, remove, remove_tree};
 pub(crate) use self::rename::{move_to, rename};
 use crate::device;
+use crate::drive::Content;
 use crate::vfs::Mount;
 use crate::{DeviceName, Error, Guest, Result};
+
+/// An image whose disk was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedImage {
+    /// Its path or URI.
+    pub name: String,
+    /// Whether a commit writes to it: not if the drive is read-only.
+    pub is_committed: bool,
+}
 
 impl Guest {
     /// Makes a change of several steps all or nothing: if it fails, the disks are as they were before
@@ -76,6 +86,19 @@ impl Guest {
     pub fn is_changed(&self) -> Result<bool> {
         self.sync_filesystems()?;
         Ok(self.transaction.as_ref().is_some_and(Transaction::is_changed))
+    }
+
+    /// The images whose disks were changed since the last commit.
+    pub fn changed_images(&self) -> Result<Vec<ChangedImage>> {
+        self.sync_filesystems()?;
+        let Some(transaction) = &self.transaction else { return Ok(Vec::new()) };
+        let images =
+            self.drives.iter().enumerate().filter(|(index, drive)| {
+                drive.content == Content::Image && transaction.is_disk_changed(*index)
+            });
+        let changed = images
+            .map(|(_, drive)| ChangedImage { name: drive.shown(), is_committed: !drive.options.read_only });
+        Ok(changed.collect())
     }
 
     /// Has all file systems write what they have in memory to their devices.

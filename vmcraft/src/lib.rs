@@ -7,8 +7,10 @@
 //! # Ok::<(), vmcraft::Error>(())
 //! ```
 //!
-//! [`Guest`] is a handle with libguestfs's calls: add drives, launch, mount, look, read. Each call is
-//! one documented method; [`call::table`] lists them for programs that make calls by name.
+//! [`Guest`] is a handle with libguestfs's calls: add drives, launch, mount, look, read, change. Each
+//! call is one documented method; [`call::table`] lists them for programs that make calls by name.
+//! What is changed collects in a transaction, and reaches all images together at
+//! [`Guest::commit`], or not at all.
 #![forbid(unsafe_code)]
 
 mod acl;
@@ -65,6 +67,7 @@ pub mod records {
     pub use crate::inspect::{Application, Application2};
 }
 
+pub use change::ChangedImage;
 pub use drive::{DriveOptions, directory_gate};
 pub use error::{Error, Result};
 pub use guest::Guest;

@@ -44,8 +44,7 @@ pub(crate) fn run(mut session: Session) -> Result<()> {
     {
         report::warning(&format!("{}: cannot save the history: {e}", file.display()));
     }
-    session.borrow_mut().finish();
-    result
+    session.borrow_mut().conclude(result)
 }
 
 fn ask(session: &RefCell<Session>, script: &mut Script) -> Result<()> {
@@ -71,9 +70,10 @@ fn ask(session: &RefCell<Session>, script: &mut Script) -> Result<()> {
 fn welcome(session: &mut Session) {
     println!(
         "{}: a shell for the guests on virtual machine disks.\n\
-         Everything is opened read-only: no disk is changed.\n\n\
+         {}\n\n\
          help shows how to begin, help --list lists the commands, quit or ^D leaves.\n",
-        program().name
+        program().name,
+        session.options.guest.promise(),
     );
     let introduction = session.introduction();
     for line in &introduction {

@@ -173,7 +173,7 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         aliases: &["exit", "q"],
         arguments: "",
         summary: "leave the shell",
-        description: "So does `^D` at the prompt.",
+        description: "What was changed is written to the disks. So does `^D` at the prompt.",
         run: |session, _, _| {
             session.wants_exit = true;
             Ok(())
@@ -184,11 +184,10 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         aliases: &[],
         arguments: "",
         summary: "close the handle and open a new one",
-        description: "The new one has no drives.",
+        description: "What was changed is written to the disks. The new handle has no drives.",
         run: |session, words, _| {
             let [] = words else { return Err(usage("reopen")) };
-            session.reopen();
-            Ok(())
+            session.reopen()
         },
     },
     LocalCommand {

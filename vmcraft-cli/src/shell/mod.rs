@@ -64,8 +64,7 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
         interactive::run(session)?;
         return Ok(ExitCode::SUCCESS);
     }
-    session.finish();
-    result.map(|()| ExitCode::SUCCESS)
+    session.conclude(result).map(|()| ExitCode::SUCCESS)
 }
 
 /// guestfish's old form `-i IMAGE…`: with -i and no disk, the words are disks.

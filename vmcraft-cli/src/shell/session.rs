@@ -95,10 +95,12 @@ impl Session {
     }
 
     /// Replaces the handle by a fresh one, which may open what the old one might.
-    pub(crate) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) -> Result<()> {
+        self.guest.shutdown().map_err(|e| Error::call("shutdown", e))?;
         self.guest = Guest::new();
         self.guest.allow_backing(self.options.guest.allow_backing.clone());
         self.connect();
+        Ok(())
     }
 
     /// Where results go.
@@ -127,6 +129,62 @@ impl Session {
     pub(crate) fn finish(&mut self) {
         // A failure was seen when the command's own output was flushed.
         let _ = self.output.flush();
+    }
+
+    /// Ends the session: what was changed is written to the images if all went well, or if the person
+    /// wants it in any case. Says what was left undone.
+    pub(crate) fn conclude(&mut self, result: Result<()>) -> Result<()> {
+        self.finish();
+        let _running = interrupt::running();
+        let is_ready = self.remote.is_none() && self.guest.is_ready().unwrap_or(false);
+        if !is_ready {
+            return result;
+        }
+        let autosync = self.guest.get_autosync().unwrap_or(true) && !self.options.no_sync;
+        let wanted = match &result {
+            Ok(()) => autosync,
+            Err(Error::Interrupted | Error::BrokenPipe) => false,
+            Err(_) => self.options.commit_on_error,
+        };
+        if wanted {
+            if let Err(error) = self.guest.commit() {
+                report::error(None, &error);
+                self.say_undone();
+                return result.and(Err(Error::Reported));
+            }
+            self.report_warnings();
+            if self.options.guest.dry_run {
+                self.say_dry_run();
+            }
+        } else {
+            self.say_undone();
+        }
+        result
+    }
+
+    /// Says which images stay as they were although something was changed.
+    fn say_undone(&mut self) {
+        // What cannot be told does not reach the images either.
+        let changed = self.guest.changed_images().unwrap_or_default();
+        let images: Vec<_> =
+            changed.iter().filter(|image| image.is_committed).map(|image| image.name.as_str()).collect();
+        if !images.is_empty() {
+            report::warning(&format!(
+                "what was changed since the last commit was not written: nothing changed in {}",
+                images.join(", ")
+            ));
+        }
+    }
+
+    /// Says which images would have been changed.
+    fn say_dry_run(&mut self) {
+        let changed = self.guest.changed_images().unwrap_or_default();
+        let images: Vec<_> = changed.iter().map(|image| image.name.as_str()).collect();
+        if images.is_empty() {
+            report::note(&"dry run: nothing would have been changed");
+        } else {
+            report::note(&format_args!("dry run: nothing was written to {}", images.join(", ")));
+        }
     }
 
     /// Runs lines to the end, to `exit` or to the first command that fails.

@@ -121,7 +121,7 @@ fn run(session: &mut Session, request: Request, streams: Streams, stream: &mut U
         Ok(()) => {
             session.attach_to_descriptors();
             session.options.json = request.json;
-            answer(session, &request.words, stream)
+            answer(session, &request.words, request.tolerate_failure, stream)
         }
         Err(e) => Answer::Failed(format!("cannot take the client's standard streams: {e}").into()),
     };
@@ -138,7 +138,7 @@ fn run(session: &mut Session, request: Request, streams: Streams, stream: &mut U
     detached && !ends
 }
 
-fn answer(session: &mut Session, words: &[BString], stream: &UnixStream) -> Answer {
+fn answer(session: &mut Session, words: &[BString], tolerate_failure: bool, stream: &UnixStream) -> Answer {
     let Some((command, _)) = syntax::from_words(words) else {
         return Answer::Failed("the request has no command".into());
     };
@@ -146,6 +146,9 @@ fn answer(session: &mut Session, words: &[BString], stream: &UnixStream) -> Answ
     let watched = watch(stream);
     // Here-documents were read by the client.
     let result = session.run_command(command, &mut Script::from_text("")).and_then(|()| session.flush());
+    // The end is a part of the last command: its client hears of what fails.
+    let ends = session.wants_exit || (result.is_err() && !tolerate_failure);
+    let result = if ends { session.conclude(result) } else { result };
     session.report_warnings();
     *watched.lock().unwrap_or_else(|e| e.into_inner()) = false;
     drop(running);

@@ -111,6 +111,12 @@ impl Transaction {
             .any(|(disk, layer)| disk.access == Access::Commit && !layer.is_empty())
     }
 
+    /// Whether something was written to a disk since the last commit, be it that a commit writes it or
+    /// not.
+    pub fn is_disk_changed(&self, index: usize) -> bool {
+        self.shared.read().layers.get(index).is_some_and(|layer| !layer.is_empty())
+    }
+
     /// Remembers the disks as they are now. There is one savepoint: an earlier one is forgotten.
     pub fn savepoint(&self) {
         let mut state = self.shared.write();
