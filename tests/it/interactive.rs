@@ -68,14 +68,19 @@ impl Shell {
 }
 
 #[test]
-fn says_what_it_opened_and_that_nothing_is_written() {
+fn says_what_it_opened_and_when_it_is_written() {
     let dir = testkit::tempdir();
     let image = small_guest(dir.path());
     let mut command = Command::new(binary());
     command.env("VMCRAFT_HISTFILE", "").arg("-a").arg(&image).arg("-i");
     let mut terminal = spawn_command(command, Some(PATIENCE_MS)).expect("a terminal");
     let banner = terminal.exp_string(PROMPT).expect("a prompt");
-    for part in ["read-only", "Debian GNU/Linux 12 (bookworm)", "/dev/sda1 mounted on /", "/srv/data"] {
+    for part in [
+        "written to the disks by sync",
+        "Debian GNU/Linux 12 (bookworm)",
+        "/dev/sda1 mounted on /",
+        "/srv/data",
+    ] {
         assert!(banner.contains(part), "{part} is missing: {banner}");
     }
     terminal.send_control('d').expect("the terminal takes keys");

@@ -448,7 +448,7 @@ fn what_cannot_be_mounted_is_said() {
         (&["-a", image, "-m", "/dev/sda", &file], "file: not a directory"),
         (&["-a", "/nonexistent.img", "-m", "/dev/sda", at], "/nonexistent.img"),
         (&["-a", image, "-m", "/dev/sda1", at], "/dev/sda1: no such device"),
-        (&["-a", image, "-m", "/dev/sda", "--rw", at], "only reads"),
+        (&["-a", image, "-m", "/dev/sda", "--rw", at], "read-only"),
         (&["-a", image, "-m", "/dev/sda", "-o", "nosuch=1", at], "-o nosuch=1: there is no such option"),
         (&["-a", image, "-i", at], "no operating system"),
     ];

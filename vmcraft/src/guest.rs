@@ -1,6 +1,6 @@
 //! The handle: disks, devices, mounts, and what the calls share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -35,6 +35,8 @@ pub struct Guest {
     pub(crate) disks: Option<Vec<Disk>>,
     /// What was changed on the disks since the last commit; `None` before launch.
     pub(crate) transaction: Option<Transaction>,
+    /// The writable disks that were taken for raw without being told, until that was said.
+    pub(crate) guessed_formats: BTreeSet<usize>,
     /// How many changes that are all or nothing are going on inside each other.
     pub(crate) changes: u32,
     /// Opened file systems, by the canonical name of their device and whether the journal was ignored.
@@ -64,6 +66,7 @@ impl Guest {
             drives: Vec::new(),
             disks: None,
             transaction: None,
+            guessed_formats: BTreeSet::new(),
             changes: 0,
             filesystems: Mutex::default(),
             vfs: Vfs::default(),
@@ -142,6 +145,9 @@ impl Guest {
                         self.warnings.push(format!("{}: opened read-only: {reason}", drive.shown()));
                     }
                     self.warnings.extend(image.warnings);
+                    if image.format_is_guessed && access == Access::Commit {
+                        self.guessed_formats.insert(below.len());
+                    }
                     counters.push(image.counters);
                     (image.device, access)
                 }
@@ -217,6 +223,7 @@ impl Guest {
         self.filesystems.lock().unwrap_or_else(|e| e.into_inner()).clear();
         self.disks = None;
         self.transaction = None;
+        self.guessed_formats.clear();
         self.drives.clear();
     }
 

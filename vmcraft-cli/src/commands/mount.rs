@@ -202,7 +202,7 @@ impl Mount {
                     None,
                 )
                 | ("negative_timeout" | "subtype", Some(_)) => {}
-                ("rw", None) => return refuse("this version only reads"),
+                ("rw", None) => return refuse("nothing is changed through a mount of the host"),
                 ("dev" | "suid", None) => {
                     return refuse(
                         "a guest's device nodes and set-id programs are not let loose on the host",

@@ -125,15 +125,7 @@ impl<'a> Opener<'a> {
             }
             (Some(given), _) => given.clone(),
             (None, Some(found)) => found,
-            (None, None) => {
-                if !self.options.read_only {
-                    self.warnings.push(format!(
-                        "{name}: the format was guessed from the content, as raw; give --format=raw, as a \
-                         guest can write what looks like another format"
-                    ));
-                }
-                Format::Raw
-            }
+            (None, None) => Format::Raw,
         })
     }
 

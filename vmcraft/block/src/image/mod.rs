@@ -113,7 +113,10 @@ pub struct Image {
     pub device: Arc<dyn BlockDevice>,
     /// The format it was opened as.
     pub format: Format,
-    /// What the user should know, such as a guessed format.
+    /// Whether it was taken for raw only because its content looks like no other format. What a guest
+    /// wrote there can look like another one the next time, so this is said before it is written.
+    pub format_is_guessed: bool,
+    /// What the user should know.
     pub warnings: Vec<String>,
     /// How much of it was read so far.
     pub counters: Arc<Counters>,
@@ -135,5 +138,6 @@ pub fn open(name: &str, options: &OpenOptions) -> Result<Image> {
     };
     let cache = Cache::new(layer.device, options.cache_bytes);
     let counters = cache.counters();
-    Ok(Image { device: Arc::new(cache), format: layer.format, warnings, counters })
+    let format_is_guessed = options.format.is_none() && layer.format == Format::Raw;
+    Ok(Image { device: Arc::new(cache), format: layer.format, format_is_guessed, warnings, counters })
 }
