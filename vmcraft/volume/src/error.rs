@@ -5,7 +5,7 @@ use std::io;
 /// The result of reading a partition table or a volume's metadata.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a partition table or a volume could not be read. The caller adds the device's name.
+/// Why a partition table or a volume could not be read or changed. The caller adds the device's name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,6 +20,9 @@ pub enum Error {
     /// Valid, but it needs something we do not have.
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// The caller asked for something that the table cannot hold.
+    #[error("{0}")]
+    Refused(String),
     /// The device below failed.
     #[error(transparent)]
     Io(#[from] io::Error),

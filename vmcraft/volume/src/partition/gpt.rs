@@ -7,7 +7,7 @@
 use uuid::Uuid;
 use vmcraft_block::BlockDevice;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Partition, PartitionRole, PartitionTable, TableKind};
 use crate::{Error, Result};
@@ -19,73 +19,81 @@ pub(super) const SIGNATURE: &[u8; 8] = b"EFI PART";
 const MAX_ENTRIES_BYTES: u64 = 1 << 20;
 
 /// The attribute "legacy BIOS bootable".
-const LEGACY_BOOTABLE: u64 = 1 << 2;
+pub(super) const LEGACY_BOOTABLE: u64 = 1 << 2;
 
 /// The header on disk: the first 92 bytes of its sector.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
-struct RawHeader {
+pub(super) struct RawHeader {
     /// 0x00: always [`SIGNATURE`].
-    signature: [u8; 8],
-    kept_revision: U32,
+    pub(super) signature: [u8; 8],
+    /// 0x08: 1.0.
+    pub(super) revision: U32,
     /// 0x0c: the header's size in bytes, which the checksum is over.
-    header_size: U32,
+    pub(super) header_size: U32,
     /// 0x10: CRC-32 of the header with this field zero.
-    header_crc32: U32,
+    pub(super) header_crc32: U32,
     kept_14: [u8; 4],
     /// 0x18: the sector that holds this header.
-    my_lba: U64,
+    pub(super) my_lba: U64,
     /// 0x20: the sector that holds the other header.
-    alternate_lba: U64,
+    pub(super) alternate_lba: U64,
     /// 0x28: the first sector that a partition may use.
-    first_usable_lba: U64,
+    pub(super) first_usable_lba: U64,
     /// 0x30: the last such sector.
-    last_usable_lba: U64,
+    pub(super) last_usable_lba: U64,
     /// 0x38: the disk's GUID.
-    disk_guid: [u8; 16],
+    pub(super) disk_guid: [u8; 16],
     /// 0x48: where the entries begin.
-    entries_lba: U64,
+    pub(super) entries_lba: U64,
     /// 0x50: how many entries there are, used or not.
-    entry_count: U32,
+    pub(super) entry_count: U32,
     /// 0x54: the size of an entry in bytes: 128 times a power of two.
-    entry_size: U32,
+    pub(super) entry_size: U32,
     /// 0x58: CRC-32 of all entries.
-    entries_crc32: U32,
+    pub(super) entries_crc32: U32,
 }
 const _: () = assert!(size_of::<RawHeader>() == 92);
 
 /// The part of an entry that the spec defines.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawEntry {
+pub(super) struct RawEntry {
     /// 0x00: the type's GUID; zeros if the entry is not used.
-    type_guid: [u8; 16],
+    pub(super) type_guid: [u8; 16],
     /// 0x10: the partition's own GUID.
-    guid: [u8; 16],
+    pub(super) guid: [u8; 16],
     /// 0x20: its first sector.
-    first_lba: U64,
+    pub(super) first_lba: U64,
     /// 0x28: its last sector, which is part of it.
-    last_lba: U64,
+    pub(super) last_lba: U64,
     /// 0x30: attribute bits.
-    attributes: U64,
+    pub(super) attributes: U64,
     /// 0x38: its name in UTF-16, filled up with NUL.
-    name: [U16; 36],
+    pub(super) name: [U16; 36],
 }
 const _: () = assert!(size_of::<RawEntry>() == 128);
 
 /// A header, checked as far as it can be without the entries.
-struct Header {
-    sector_size: u32,
+pub(super) struct Header {
+    pub(super) sector_size: u32,
+    /// The sector that holds it, with what follows it there.
+    pub(super) sector: Vec<u8>,
     offset: u64, // of this header on the disk, in bytes
-    alternate_offset: u64,
+    pub(super) alternate_offset: u64,
     disk_guid: String,
-    entries_offset: u64,
-    entry_count: u32,
-    entry_size: u32,
+    pub(super) entries_offset: u64,
+    pub(super) entry_count: u32,
+    pub(super) entry_size: u32,
     entries_crc32: u32,
 }
 
 impl Header {
+    /// Whether it is the second copy, at the end of the disk.
+    pub(super) fn is_backup(&self) -> bool {
+        self.offset != u64::from(self.sector_size)
+    }
+
     /// Checks the header that was read from byte `offset` of a disk.
     fn decode(sector: &[u8], offset: u64) -> Result<Self> {
         let corrupt = |what: &str, at: u64| {
@@ -101,11 +109,7 @@ impl Header {
         else {
             return corrupt("size", 0x0c);
         };
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&header[..0x10]);
-        crc.update(&[0; 4]);
-        crc.update(&header[0x14..]);
-        if crc.finalize() != raw.header_crc32.get() {
+        if header_checksum(header) != raw.header_crc32.get() {
             return corrupt("checksum", 0x10);
         }
         let bytes = |lba: u64| lba.checked_mul(u64::from(sector_size));
@@ -130,6 +134,7 @@ impl Header {
         }
         Ok(Self {
             sector_size,
+            sector: sector.to_vec(),
             offset,
             alternate_offset,
             disk_guid: guid(raw.disk_guid),
@@ -172,7 +177,16 @@ impl Header {
 }
 
 /// A header and its entries, both good.
-type Copy = (Header, Vec<u8>);
+pub(super) type Copy = (Header, Vec<u8>);
+
+/// CRC-32 of a header of at least 0x14 bytes, with the place of the sum taken for zero.
+pub(super) fn header_checksum(header: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..0x10]);
+    crc.update(&[0; 4]);
+    crc.update(&header[0x14..]);
+    crc.finalize()
+}
 
 fn read_copy(device: &dyn BlockDevice, sector_size: u32, offset: u64) -> Result<Copy> {
     let header = Header::read(device, sector_size, offset)?;
@@ -218,7 +232,7 @@ pub(super) fn read(device: &dyn BlockDevice, others: &[u32]) -> Result<Partition
 }
 
 /// The first copy of the table, or the backup if the first is damaged.
-fn read_either(device: &dyn BlockDevice, warnings: &mut Vec<String>) -> Result<Copy> {
+pub(super) fn read_either(device: &dyn BlockDevice, warnings: &mut Vec<String>) -> Result<Copy> {
     let mut fault: Option<Error> = None;
     for sector_size in sector_sizes(device) {
         match read_copy(device, sector_size, sector_size.into()) {

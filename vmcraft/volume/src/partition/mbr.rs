@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use vmcraft_block::BlockDevice;
 use zerocopy::byteorder::little_endian::U32;
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Partition, PartitionRole, PartitionTable, TableKind};
 use crate::Result;
@@ -17,50 +17,52 @@ use crate::Result;
 pub(super) const SECTOR: usize = 512;
 
 /// The type that a protective MBR gives to the space of the GPT.
-const GPT_PROTECTIVE: u8 = 0xee;
+pub(super) const GPT_PROTECTIVE: u8 = 0xee;
 
 /// How many logical partitions are listed: Linux has 256 numbers for a disk.
-const MAX_LOGICAL: u32 = 252;
+pub(super) const MAX_LOGICAL: u32 = 252;
 
 /// The first sector of the disk, and of every extended boot record.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone)]
 #[repr(C)]
-struct RawSector {
+pub(super) struct RawSector {
     /// 0x000: boot code, or the jump and parameters of a file system's boot sector.
-    boot_code: [u8; 0x1b8],
+    pub(super) boot_code: [u8; 0x1b8],
     /// 0x1b8: the disk's signature.
-    disk_id: U32,
-    kept_1bc: [u8; 2],
+    pub(super) disk_id: U32,
+    pub(super) kept_1bc: [u8; 2],
     /// 0x1be: the four partitions.
-    entries: [RawEntry; 4],
+    pub(super) entries: [RawEntry; 4],
     /// 0x1fe: always 55 aa.
-    signature: [u8; 2],
+    pub(super) signature: [u8; 2],
 }
 const _: () = assert!(size_of::<RawSector>() == SECTOR);
 
 /// A partition's 16 bytes.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
 #[repr(C)]
-struct RawEntry {
+pub(super) struct RawEntry {
     /// 0x0: 80 for active, else 00.
-    boot_indicator: u8,
-    kept_chs_start: [u8; 3],
+    pub(super) boot_indicator: u8,
+    /// 0x1: the first sector as cylinder, head and sector; not read.
+    pub(super) chs_start: [u8; 3],
     /// 0x4: the type.
-    kind: u8,
-    kept_chs_end: [u8; 3],
+    pub(super) kind: u8,
+    /// 0x5: the last sector in the same form.
+    pub(super) chs_end: [u8; 3],
     /// 0x8: the first sector; what it counts from depends on where the entry stands.
-    start: U32,
+    pub(super) start: U32,
     /// 0xc: how many sectors; 0 means that the entry is not used.
-    len: U32,
+    pub(super) len: U32,
 }
 
 impl RawEntry {
-    fn is_used(self) -> bool {
+    pub(super) fn is_used(self) -> bool {
         self.len.get() != 0
     }
 
     /// DOS, Windows 95 with LBA, and Linux have a type each for it.
-    fn is_extended(self) -> bool {
+    pub(super) fn is_extended(self) -> bool {
         matches!(self.kind, 0x05 | 0x0f | 0x85)
     }
 }
@@ -247,7 +249,7 @@ fn read_chain(
 }
 
 /// The boot record at a byte of the disk; `None` if there is none.
-fn read_record(device: &dyn BlockDevice, offset: u64) -> Result<Option<RawSector>> {
+pub(super) fn read_record(device: &dyn BlockDevice, offset: u64) -> Result<Option<RawSector>> {
     let mut sector = [0; SECTOR];
     if offset.checked_add(SECTOR as u64).is_none_or(|end| end > device.size()) {
         return Ok(None);
@@ -261,7 +263,7 @@ fn read_record(device: &dyn BlockDevice, offset: u64) -> Result<Option<RawSector
 ///
 /// An image of a 4Kn disk looks like one with 512-byte sectors. Where there is an extended
 /// partition, its first record tells.
-fn sector_size(device: &dyn BlockDevice, mbr: &Mbr) -> Result<u32> {
+pub(super) fn sector_size(device: &dyn BlockDevice, mbr: &Mbr) -> Result<u32> {
     let given = device.logical_sector_size();
     let Some(extended) = mbr.entries.iter().find(|entry| entry.is_used() && entry.is_extended()) else {
         return Ok(given);

@@ -1,11 +1,14 @@
-//! Partition tables: GPT and MBR.
+//! Partition tables: GPT and MBR, read and written.
 
+mod edit;
 mod gpt;
 mod mbr;
 
 use vmcraft_block::BlockDevice;
 
 use crate::{Error, Result};
+
+pub use edit::{LINUX_FILE_SYSTEM, NewPartition, TableEditor};
 
 /// How many warnings one table may give: a forged one could give thousands.
 const MAX_WARNINGS: usize = 16;

@@ -12,14 +12,14 @@ use vmcraft_volume::Error;
 use vmcraft_volume::partition::{PartitionRole, PartitionTable, TableKind};
 
 /// An empty disk of `mib` MiB.
-fn disk(dir: &Path, mib: u64) -> PathBuf {
+pub(crate) fn disk(dir: &Path, mib: u64) -> PathBuf {
     let image = dir.join("disk.img");
     File::create(&image).and_then(|file| file.set_len(mib << 20)).expect("space for a sparse file");
     image
 }
 
 /// Makes a disk by a script of `sfdisk`.
-fn sfdisk(image: &Path, script: &str) {
+pub(crate) fn sfdisk(image: &Path, script: &str) {
     let mut child = Command::new(require("sfdisk"))
         .args(["-q", "--no-reread", "--no-tell-kernel"])
         .arg(image)
@@ -30,19 +30,19 @@ fn sfdisk(image: &Path, script: &str) {
     assert!(child.wait().expect("sfdisk ends").success());
 }
 
-fn read_bytes(bytes: Vec<u8>) -> Result<Option<PartitionTable>, Error> {
+pub(crate) fn read_bytes(bytes: Vec<u8>) -> Result<Option<PartitionTable>, Error> {
     PartitionTable::read(&MemoryDevice::read_only(bytes))
 }
 
 /// The table of an image that must have one.
-fn read(image: &Path) -> PartitionTable {
+pub(crate) fn read(image: &Path) -> PartitionTable {
     read_bytes(fs::read(image).expect("the image is there"))
         .unwrap_or_else(|e| panic!("{}: {e}", image.display()))
         .unwrap_or_else(|| panic!("{}: no table", image.display()))
 }
 
 /// Compares all that `sfdisk -J` tells.
-fn assert_equals_sfdisk(image: &Path, table: &PartitionTable) {
+pub(crate) fn assert_equals_sfdisk(image: &Path, table: &PartitionTable) {
     let json: Value =
         serde_json::from_str(&run_ok("sfdisk", ["-J".as_ref(), image.as_os_str()])).expect("JSON");
     let theirs = &json["partitiontable"];
