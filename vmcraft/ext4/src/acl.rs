@@ -1,8 +1,10 @@
-//! POSIX ACLs: from how ext4 stores them to how the kernel shows them.
+//! POSIX ACLs: how ext4 stores them, how the kernel shows them, and how permissions go with them.
 //!
 //! Both are a header with a version and a list of entries, little-endian. ext4 (version 1) leaves out
 //! the number of entries that have none; the kernel (version 2, `linux/posix_acl_xattr.h`) fills in
 //! the number -1.
+
+use vmcraft_fs::{Error, Result};
 
 /// The version that ext4 stores.
 const STORED: u32 = 1;
@@ -39,6 +41,117 @@ pub(crate) fn to_kernel(stored: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(shown)
+}
+
+/// An entry of an ACL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    tag: u16,
+    /// Reading 4, writing 2, executing 1.
+    permissions: u16,
+    /// The user or group; [`UNDEFINED`] if the tag needs none.
+    id: u32,
+}
+
+/// Tags, as in `linux/posix_acl.h`.
+const OWNER: u16 = 0x01;
+const USER: u16 = 0x02;
+const OWNING_GROUP: u16 = 0x04;
+const GROUP: u16 = 0x08;
+const MASK: u16 = 0x10;
+const OTHERS: u16 = 0x20;
+
+/// Checks what `setxattr` is given. An ACL without entries is none at all.
+pub(crate) fn from_kernel(shown: &[u8]) -> Result<Vec<Entry>> {
+    const NONE: Error = Error::InvalidInput("not a POSIX ACL");
+    let (version, entries) = shown.split_first_chunk().ok_or(NONE)?;
+    if u32::from_le_bytes(*version) != SHOWN || entries.len() % 8 != 0 {
+        return Err(NONE);
+    }
+    let mut acl = Vec::with_capacity(entries.len() / 8);
+    for bytes in entries.chunks_exact(8) {
+        let tag = u16::from_le_bytes([bytes[0], bytes[1]]);
+        let permissions = u16::from_le_bytes([bytes[2], bytes[3]]);
+        let id = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
+        let id = if WITH_ID.contains(&tag) { id } else { UNDEFINED };
+        acl.push(Entry { tag, permissions, id });
+    }
+    if acl.is_empty() || is_valid(&acl) { Ok(acl) } else { Err(NONE) }
+}
+
+/// One entry for the owner, the owning group and others each, in that order, with users and groups
+/// behind the first two; these ask for a mask.
+fn is_valid(acl: &[Entry]) -> bool {
+    let count = |tag| acl.iter().filter(|e| e.tag == tag).count();
+    let named = acl.iter().filter(|e| WITH_ID.contains(&e.tag));
+    let known = |e: &Entry| WITHOUT_ID.contains(&e.tag) || WITH_ID.contains(&e.tag);
+    acl.iter().all(|e| known(e) && e.permissions <= 7)
+        && acl.is_sorted_by_key(|e| e.tag)
+        && [OWNER, OWNING_GROUP, OTHERS].iter().all(|&tag| count(tag) == 1)
+        && count(MASK) <= 1
+        && named.clone().all(|e| e.id != UNDEFINED)
+        && (named.count() == 0 || count(MASK) == 1)
+}
+
+/// What ext4 stores for an ACL.
+pub(crate) fn to_stored(acl: &[Entry]) -> Vec<u8> {
+    let mut stored = STORED.to_le_bytes().to_vec();
+    for entry in acl {
+        stored.extend_from_slice(&entry.tag.to_le_bytes());
+        stored.extend_from_slice(&entry.permissions.to_le_bytes());
+        if WITH_ID.contains(&entry.tag) {
+            stored.extend_from_slice(&entry.id.to_le_bytes());
+        }
+    }
+    stored
+}
+
+/// Whether it says no more than permissions can.
+pub(crate) fn is_minimal(acl: &[Entry]) -> bool {
+    acl.iter().all(|e| [OWNER, OWNING_GROUP, OTHERS].contains(&e.tag))
+}
+
+/// The entry that the group's permissions stand for: the mask, or without one the owning group's.
+fn group_tag(acl: &[Entry]) -> u16 {
+    if acl.iter().any(|e| e.tag == MASK) { MASK } else { OWNING_GROUP }
+}
+
+/// How far an entry's permissions are shifted in a mode, if the mode has them.
+fn shift(entry: &Entry, group: u16) -> Option<u32> {
+    match entry.tag {
+        OWNER => Some(6),
+        OTHERS => Some(0),
+        tag if tag == group => Some(3),
+        _ => None,
+    }
+}
+
+/// The mode, with the permissions that the ACL gives it.
+pub(crate) fn permissions(acl: &[Entry], mode: u16) -> u16 {
+    let group = group_tag(acl);
+    acl.iter().fold(mode & !0o777, |mode, e| shift(e, group).map_or(mode, |s| mode | e.permissions << s))
+}
+
+/// Changes the ACL to the mode's permissions.
+pub(crate) fn fit(acl: &mut [Entry], mode: u16) {
+    let group = group_tag(acl);
+    for entry in acl {
+        if let Some(shift) = shift(entry, group) {
+            entry.permissions = mode >> shift & 7;
+        }
+    }
+}
+
+/// Changes a directory's default ACL to that of something made there with `mode`: each has no more
+/// than the other allows. Returns the new mode.
+pub(crate) fn inherit(acl: &mut [Entry], mode: u16) -> u16 {
+    let group = group_tag(acl);
+    for entry in acl.iter_mut() {
+        if let Some(shift) = shift(entry, group) {
+            entry.permissions &= mode >> shift;
+        }
+    }
+    permissions(acl, mode)
 }
 
 #[cfg(test)]

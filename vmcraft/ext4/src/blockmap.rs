@@ -12,7 +12,7 @@ use crate::volume::Volume;
 use crate::{corrupt, in_memory};
 
 /// Pointers of `i_block` that lead to data.
-const DIRECT: usize = 12;
+pub(crate) const DIRECT: usize = 12;
 
 /// The run that holds block `block` of a file that has a block map.
 pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {

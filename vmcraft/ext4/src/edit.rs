@@ -17,7 +17,7 @@ use zerocopy::FromBytes;
 
 use crate::alloc::GroupState;
 use crate::features::RoCompat;
-use crate::superblock::{RawSuperblock, START};
+use crate::superblock::{FIRST_INODE, RawSuperblock, START};
 use crate::volume::{Block, Volume};
 use crate::{corrupt, in_memory};
 
@@ -280,6 +280,12 @@ impl Volume {
             return Ok(());
         }
         self.edit_superblock(|raw| {
+            if raw.rev_level.get() == 0 {
+                // The first revision has no features; what the second lets vary was fixed in it.
+                raw.rev_level = 1.into();
+                raw.first_ino = FIRST_INODE.into();
+                raw.inode_size = 128.into();
+            }
             raw.feature_ro_compat = (raw.feature_ro_compat.get() | feature.bits()).into();
         })
     }

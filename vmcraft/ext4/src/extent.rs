@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem::size_of;
+use std::sync::Arc;
 
 use vmcraft_fs::{Error, Result};
 use zerocopy::little_endian::{U16, U32};
@@ -12,47 +13,47 @@ use crate::corrupt;
 use crate::inode::{I_BLOCK_START, Inode, InodeFlags};
 use crate::map::{Run, RunKind};
 use crate::superblock::Superblock;
-use crate::volume::{Role, Volume};
+use crate::volume::{Block, Role, Volume};
 
 /// `eh_magic`.
-const MAGIC: u16 = 0xf30a;
+pub(crate) const MAGIC: u16 = 0xf30a;
 /// The deepest tree that the format allows.
-const MAX_DEPTH: u16 = 5;
+pub(crate) const MAX_DEPTH: u16 = 5;
 /// Longer than this is an unwritten extent, of so much less.
-const MAX_WRITTEN: u16 = 0x8000;
+pub(crate) const MAX_WRITTEN: u16 = 0x8000;
 
 /// The header of each node, in `i_block` and at the start of a block.
 ///
 /// Spec: Linux `Documentation/filesystems/ext4/ifork.rst`; fields have its names without `eh_`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawHeader {
-    magic: U16,
-    entries: U16,
-    max: U16,
+pub(crate) struct RawHeader {
+    pub(crate) magic: U16,
+    pub(crate) entries: U16,
+    pub(crate) max: U16,
     /// 0 in a leaf.
-    depth: U16,
-    generation: U32,
+    pub(crate) depth: U16,
+    pub(crate) generation: U32,
 }
 
 /// An entry of an inner node: a subtree and the first block of the file that it maps.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawIndex {
-    block: U32,
-    leaf_lo: U32,
-    leaf_hi: U16,
-    unused: U16,
+pub(crate) struct RawIndex {
+    pub(crate) block: U32,
+    pub(crate) leaf_lo: U32,
+    pub(crate) leaf_hi: U16,
+    pub(crate) unused: U16,
 }
 
 /// An entry of a leaf.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawExtent {
-    block: U32,
-    len: U16,
-    start_hi: U16,
-    start_lo: U32,
+pub(crate) struct RawExtent {
+    pub(crate) block: U32,
+    pub(crate) len: U16,
+    pub(crate) start_hi: U16,
+    pub(crate) start_lo: U32,
 }
 
 impl RawExtent {
@@ -63,16 +64,17 @@ impl RawExtent {
     }
 }
 
-const ENTRY: usize = 12;
+/// Bytes of a header and of either kind of entry.
+pub(crate) const ENTRY: usize = 12;
 /// What the root may map.
-const WHOLE_FILE: (u64, u64) = (0, u32::MAX as u64);
+pub(crate) const WHOLE_FILE: (u64, u64) = (0, u32::MAX as u64);
 const _: () = assert!(size_of::<RawHeader>() == ENTRY);
 const _: () = assert!(size_of::<RawIndex>() == ENTRY);
 const _: () = assert!(size_of::<RawExtent>() == ENTRY);
 
 /// Which node it is, for an error.
 #[derive(Clone, Copy)]
-struct Place {
+pub(crate) struct Place {
     inode: u32,
     /// `None` for the root, which is in the inode.
     block: Option<u64>,
@@ -81,8 +83,18 @@ struct Place {
 }
 
 impl Place {
+    /// The root of a file's tree.
+    pub(crate) fn root(inode: &Inode) -> Self {
+        Self { inode: inode.number, block: None, offset: inode.offset + I_BLOCK_START as u64 }
+    }
+
+    /// The node that fills `block`.
+    pub(crate) fn of_block(inode: &Inode, block: u64, sb: &Superblock) -> Self {
+        Self { inode: inode.number, block: Some(block), offset: sb.byte_of(block) }
+    }
+
     /// `at` counts bytes of the node.
-    fn corrupt(&self, what: impl fmt::Display, at: usize) -> Error {
+    pub(crate) fn corrupt(&self, what: impl fmt::Display, at: usize) -> Error {
         let what = match self.block {
             None => format!("extent root of inode {}: {what}", self.inode),
             Some(block) => format!("extent block {block} of inode {}: {what}", self.inode),
@@ -222,6 +234,34 @@ impl<'a> Node<'a> {
         Ok(Run { start, len, kind })
     }
 
+    /// All entries. Whoever changes the tree wants them within the node's range and the volume, which
+    /// reading leaves to the entry in question.
+    fn all(&self, sb: &Superblock) -> Result<Vec<Entry>> {
+        let mut all = Vec::with_capacity(self.entries.len() / ENTRY);
+        if self.depth > 0 {
+            for index in <[RawIndex]>::ref_from_bytes(self.entries).unwrap_or_default() {
+                let physical = u64::from(index.leaf_hi.get()) << 32 | u64::from(index.leaf_lo.get());
+                if !sb.holds(physical, 1) {
+                    return Err(self.place.corrupt(format_args!("a child at block {physical}"), ENTRY));
+                }
+                all.push(Entry { block: index.block.get().into(), len: 0, physical, unwritten: false });
+            }
+        } else {
+            let extents = <[RawExtent]>::ref_from_bytes(self.entries).unwrap_or_default();
+            for (index, raw) in extents.iter().enumerate() {
+                let run = self.extent(raw, index, sb)?;
+                let physical = u64::from(raw.start_hi.get()) << 32 | u64::from(raw.start_lo.get());
+                let unwritten = run.kind == RunKind::Unwritten;
+                all.push(Entry { block: run.start, len: run.len, physical, unwritten });
+            }
+        }
+        let end = all.last().map_or(self.low, |e| e.block + e.len.max(1));
+        if all.first().is_some_and(|e| e.block < self.low) || end > self.high {
+            return Err(self.out_of_order());
+        }
+        Ok(all)
+    }
+
     /// The hole from `start` to `end`, in which `block` must be.
     fn hole(&self, start: u64, end: u64, block: u64) -> Result<Run> {
         if !(start..end).contains(&block) {
@@ -273,12 +313,68 @@ fn verify(bytes: &[u8], inode: &Inode, sb: &Superblock, place: Place) -> Result<
     }
 }
 
+/// The block of a node that is not the root, verified as one of this depth and range.
+fn read_node(
+    volume: &Volume,
+    inode: &Inode,
+    number: u64,
+    depth: u16,
+    range: (u64, u64),
+) -> Result<Arc<Block>> {
+    let place = Place::of_block(inode, number, &volume.sb);
+    let held = volume.block(number, || format!("extent tree of inode {}", inode.number))?;
+    held.verify_once(Role::ExtentNode(inode.number), |bytes| {
+        verify(bytes, inode, &volume.sb, place)?;
+        Node::decode(bytes, place, Some(depth), range)?.check_order()
+    })?;
+    Ok(held)
+}
+
+/// An entry of a node, checked: an extent or, in an inner node, a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The first block of the file that it maps.
+    pub(crate) block: u64,
+    /// How many blocks an extent has; 0 for a child.
+    pub(crate) len: u64,
+    /// The first block of an extent, or the block of a child.
+    pub(crate) physical: u64,
+    /// An extent that reads as zeros.
+    pub(crate) unwritten: bool,
+}
+
+impl Entry {
+    /// The block of the file behind an extent.
+    pub(crate) fn end(&self) -> u64 {
+        self.block + self.len
+    }
+}
+
+/// The depth and the entries of the root, all of them checked.
+pub(crate) fn root_entries(volume: &Volume, inode: &Inode) -> Result<(u16, Vec<Entry>)> {
+    let node = Node::decode(&inode.block, Place::root(inode), None, WHOLE_FILE)?;
+    node.check_order()?;
+    Ok((node.depth, node.all(&volume.sb)?))
+}
+
+/// The entries of the node in block `number`, which its parent's entry leads to; all of them checked.
+pub(crate) fn node_entries(
+    volume: &Volume,
+    inode: &Inode,
+    number: u64,
+    depth: u16,
+    range: (u64, u64),
+) -> Result<Vec<Entry>> {
+    let held = read_node(volume, inode, number, depth, range)?;
+    let place = Place::of_block(inode, number, &volume.sb);
+    Node::decode(&held.bytes, place, Some(depth), range)?.all(&volume.sb)
+}
+
 /// The run that holds block `block` of a file that is mapped by extents.
 pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
     let sb = &volume.sb;
     let block = u64::from(block);
-    let root = Place { inode: inode.number, block: None, offset: inode.offset + I_BLOCK_START as u64 };
-    let mut node = Node::decode(&inode.block, root, None, WHOLE_FILE)?;
+    let mut node = Node::decode(&inode.block, Place::root(inode), None, WHOLE_FILE)?;
     node.check_order()?;
     let mut held; // keeps the bytes that `node` looks at
     while node.depth > 0 {
@@ -290,13 +386,8 @@ pub(crate) fn map(volume: &Volume, inode: &Inode, block: u32) -> Result<Run> {
             return Err(node.place.corrupt(format_args!("a child at block {number}"), ENTRY));
         }
         let depth = node.depth - 1;
-        let place = Place { inode: inode.number, block: Some(number), offset: sb.byte_of(number) };
-        held = volume.block(number, || format!("extent tree of inode {}", inode.number))?;
-        held.verify_once(Role::ExtentNode(inode.number), |bytes| {
-            verify(bytes, inode, sb, place)?;
-            Node::decode(bytes, place, Some(depth), range)?.check_order()
-        })?;
-        node = Node::decode(&held.bytes, place, Some(depth), range)?;
+        held = read_node(volume, inode, number, depth, range)?;
+        node = Node::decode(&held.bytes, Place::of_block(inode, number, sb), Some(depth), range)?;
     }
     node.run(block, sb)
 }

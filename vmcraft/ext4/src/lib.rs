@@ -21,12 +21,15 @@ mod acl;
 mod alloc;
 mod bitmap;
 mod blockmap;
+mod blockmap_edit;
 mod cache;
 mod checksum;
+mod content;
 mod dir;
 mod dirhash;
 mod edit;
 mod extent;
+mod extent_edit;
 mod features;
 mod filesystem;
 #[doc(hidden)]
@@ -34,6 +37,7 @@ pub mod fuzz;
 mod group;
 mod htree;
 mod inline;
+mod inline_edit;
 mod inode;
 mod inode_alloc;
 mod inode_edit;
@@ -48,6 +52,7 @@ mod volume;
 mod writable;
 mod write;
 mod xattr;
+mod xattr_edit;
 
 use vmcraft_fs::{Driver, Error};
 

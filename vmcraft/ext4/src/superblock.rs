@@ -171,7 +171,7 @@ const UNSIGNED_DIRECTORY_HASH: u32 = 0x2;
 /// The only checksum algorithm.
 const CHECKSUM_CRC32C: u8 = 1;
 /// Inodes before this one are the file system's own; older than the field that can raise it.
-const FIRST_INODE: u32 = 11;
+pub(crate) const FIRST_INODE: u32 = 11;
 
 /// Bytes that every inode has, and of the fields behind them.
 const BASE_SIZE: u16 = 128;

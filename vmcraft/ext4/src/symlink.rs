@@ -40,7 +40,7 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
 }
 
 /// Whether the target is in `i_block`: if no block is the file's but the one of its attributes.
-fn is_fast(inode: &Inode, volume: &Volume) -> bool {
+pub(crate) fn is_fast(inode: &Inode, volume: &Volume) -> bool {
     let sb = &volume.sb;
     let xattrs = if inode.xattr_block != 0 { u64::from(sb.block_size / 512 * sb.cluster_blocks) } else { 0 };
     inode.blocks_512 == xattrs

@@ -10,7 +10,7 @@ use crate::filesystem::Ext4;
 use crate::inode::InodeFlags;
 use crate::inode::checksum_seed;
 use crate::volume::Volume;
-use crate::{extent, trim};
+use crate::{content, extent, trim, xattr_edit};
 
 impl WriteFiles for Ext4 {
     fn create(&self, _dir: InodeNumber, _name: &BStr, _new: NewInode) -> Result<InodeNumber> {
@@ -64,32 +64,64 @@ impl WriteFiles for Ext4 {
         Err(Error::Unsupported("rename".into()))
     }
 
-    fn write(&self, _inode: InodeNumber, _offset: u64, _data: &[u8]) -> Result<()> {
-        Err(Error::Unsupported("write".into()))
+    fn write(&self, inode: InodeNumber, offset: u64, data: &[u8]) -> Result<()> {
+        self.change(|volume| {
+            let inode = content::regular(volume, inode)?;
+            if offset != inode.size {
+                inode.check_mutable()?;
+            }
+            if data.is_empty() {
+                return Ok(());
+            }
+            content::change(volume, inode, |inode| content::write(volume, inode, offset, data))
+        })
     }
 
-    fn truncate(&self, _inode: InodeNumber, _size: u64) -> Result<()> {
-        Err(Error::Unsupported("truncate".into()))
+    fn truncate(&self, inode: InodeNumber, size: u64) -> Result<()> {
+        self.change(|volume| {
+            let inode = content::regular(volume, inode)?;
+            inode.check_mutable()?;
+            content::change(volume, inode, |inode| content::truncate(volume, inode, size))
+        })
     }
 
-    fn allocate(&self, _inode: InodeNumber, _offset: u64, _len: u64, _keep_size: bool) -> Result<()> {
-        Err(Error::Unsupported("allocate".into()))
+    fn allocate(&self, inode: InodeNumber, offset: u64, len: u64, keep_size: bool) -> Result<()> {
+        self.change(|volume| {
+            let inode = content::regular(volume, inode)?;
+            content::change(volume, inode, |inode| content::allocate(volume, inode, offset, len, keep_size))
+        })
     }
 
-    fn punch_hole(&self, _inode: InodeNumber, _offset: u64, _len: u64) -> Result<()> {
-        Err(Error::Unsupported("punch_hole".into()))
+    fn punch_hole(&self, inode: InodeNumber, offset: u64, len: u64) -> Result<()> {
+        self.change(|volume| {
+            let inode = content::regular(volume, inode)?;
+            inode.check_mutable()?;
+            content::change(volume, inode, |inode| content::punch_hole(volume, inode, offset, len))
+        })
     }
 
     fn set_metadata(&self, inode: InodeNumber, set: &SetMetadata) -> Result<()> {
         self.change(|volume| set_metadata(volume, inode, set))
     }
 
-    fn set_xattr(&self, _inode: InodeNumber, _name: &BStr, _value: &[u8], _mode: XattrMode) -> Result<()> {
-        Err(Error::Unsupported("set_xattr".into()))
+    fn set_xattr(&self, inode: InodeNumber, name: &BStr, value: &[u8], mode: XattrMode) -> Result<()> {
+        self.change(|volume| {
+            let mut inode = volume.inode(inode)?;
+            inode.check_mutable()?;
+            xattr_edit::set(volume, &mut inode, name, value, mode)?;
+            inode.changed = volume.now();
+            volume.store_inode(&inode)
+        })
     }
 
-    fn remove_xattr(&self, _inode: InodeNumber, _name: &BStr) -> Result<()> {
-        Err(Error::Unsupported("remove_xattr".into()))
+    fn remove_xattr(&self, inode: InodeNumber, name: &BStr) -> Result<()> {
+        self.change(|volume| {
+            let mut inode = volume.inode(inode)?;
+            inode.check_mutable()?;
+            xattr_edit::remove(volume, &mut inode, name)?;
+            inode.changed = volume.now();
+            volume.store_inode(&inode)
+        })
     }
 
     fn set_flags(&self, inode: InodeNumber, flags: u32) -> Result<()> {
@@ -132,6 +164,7 @@ fn set_metadata(volume: &Volume, inode: InodeNumber, set: &SetMetadata) -> Resul
     if let Some(permissions) = set.permissions {
         // 12 bits, below the type.
         inode.mode = inode.mode & 0o170_000 | (permissions & 0o7777) as u16;
+        xattr_edit::fit_acl(volume, &mut inode)?;
     }
     inode.uid = set.uid.unwrap_or(inode.uid);
     inode.gid = set.gid.unwrap_or(inode.gid);

@@ -13,11 +13,12 @@ use crate::checksum::crc32c;
 use crate::features::Incompat;
 use crate::inode::{BASE_SIZE, Inode, InodeFlags};
 use crate::map::OpenInode;
+use crate::superblock::Superblock;
 use crate::volume::{Block, Role, Volume};
 use crate::{acl, corrupt, map};
 
 /// `h_magic`, of both places.
-const MAGIC: u32 = 0xea02_0000;
+pub(crate) const MAGIC: u32 = 0xea02_0000;
 /// The largest value that the format allows, and the most that all values of an inode may take here.
 const LARGEST: u64 = 16 << 20;
 
@@ -26,13 +27,13 @@ const LARGEST: u64 = 16 << 20;
 /// Spec: Linux `Documentation/filesystems/ext4/attributes.rst`; fields have its names without `h_`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawHeader {
-    magic: U32,
-    refcount: U32,
-    blocks: U32,
-    hash: U32,
-    checksum: U32,
-    reserved: [U32; 3],
+pub(crate) struct RawHeader {
+    pub(crate) magic: U32,
+    pub(crate) refcount: U32,
+    pub(crate) blocks: U32,
+    pub(crate) hash: U32,
+    pub(crate) checksum: U32,
+    pub(crate) reserved: [U32; 3],
 }
 const _: () = assert!(size_of::<RawHeader>() == 32);
 
@@ -40,40 +41,43 @@ const _: () = assert!(size_of::<RawHeader>() == 32);
 /// without `e_`.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawEntry {
-    name_len: u8,
+pub(crate) struct RawEntry {
+    pub(crate) name_len: u8,
     /// Stands for the name's prefix.
-    name_index: u8,
-    value_offs: U16,
+    pub(crate) name_index: u8,
+    pub(crate) value_offs: U16,
     /// The inode that holds the value; 0 if it is here.
-    value_inum: U32,
-    value_size: U32,
-    hash: U32,
+    pub(crate) value_inum: U32,
+    pub(crate) value_size: U32,
+    pub(crate) hash: U32,
 }
-const ENTRY: usize = size_of::<RawEntry>();
+/// Bytes of an entry without its name.
+pub(crate) const ENTRY: usize = size_of::<RawEntry>();
 const _: () = assert!(ENTRY == 16);
 
 /// `name_index` of ACLs, which are stored otherwise than the kernel shows them.
-const ACL: [u8; 2] = [2, 3];
+pub(crate) const ACL: [u8; 2] = [2, 3];
 /// `name_index` of the file system's own attributes, of which `data` is inline data.
-const SYSTEM: u8 = 7;
+pub(crate) const SYSTEM: u8 = 7;
 
-/// The prefix that a `name_index` stands for, of attributes that the kernel shows.
+/// Each `name_index` of attributes that the kernel shows, and the prefix that it stands for.
+pub(crate) const PREFIXES: [(u8, &str); 6] = [
+    (1, "user."),
+    (2, "system.posix_acl_access"),
+    (3, "system.posix_acl_default"),
+    (4, "trusted."),
+    (6, "security."),
+    (10, "gnu."),
+];
+
+/// The prefix that a `name_index` stands for.
 fn prefix(index: u8) -> Option<&'static str> {
-    Some(match index {
-        1 => "user.",
-        2 => "system.posix_acl_access",
-        3 => "system.posix_acl_default",
-        4 => "trusted.",
-        6 => "security.",
-        10 => "gnu.",
-        _ => return None,
-    })
+    PREFIXES.iter().find(|(i, _)| *i == index).map(|(_, prefix)| *prefix)
 }
 
 /// Entries and values: one of the two places.
-struct Area<'a> {
-    bytes: &'a [u8],
+pub(crate) struct Area<'a> {
+    pub(crate) bytes: &'a [u8],
     /// Where the first entry is, and what values in the area count from.
     first: usize,
     values_from: usize,
@@ -83,14 +87,14 @@ struct Area<'a> {
 }
 
 /// An attribute, checked.
-struct Attribute<'a> {
-    index: u8,
-    name: &'a BStr,
-    hash: u32,
-    value: Value,
+pub(crate) struct Attribute<'a> {
+    pub(crate) index: u8,
+    pub(crate) name: &'a BStr,
+    pub(crate) hash: u32,
+    pub(crate) value: Value,
 }
 
-enum Value {
+pub(crate) enum Value {
     /// Bytes of the area.
     Here(Range<usize>),
     /// So many bytes in an inode.
@@ -98,8 +102,13 @@ enum Value {
 }
 
 impl<'a> Area<'a> {
+    /// It contradicts the format.
+    pub(crate) fn corrupt(&self, what: &str) -> Error {
+        corrupt(format!("extended attributes of inode {}: {what}", self.inode), self.offset)
+    }
+
     /// The attributes, checked.
-    fn attributes(&self) -> Result<Vec<Attribute<'a>>> {
+    pub(crate) fn attributes(&self) -> Result<Vec<Attribute<'a>>> {
         let mut all = Vec::new();
         let mut at = self.first;
         loop {
@@ -161,7 +170,7 @@ pub(crate) fn probe_block(bytes: &[u8]) {
 }
 
 /// The attributes in an inode, if there are any: the bytes behind its fields.
-fn area_in_inode<'a>(bytes: &'a [u8], inode: &Inode, offset: u64) -> Option<Area<'a>> {
+pub(crate) fn area_in_inode<'a>(bytes: &'a [u8], inode: &Inode, offset: u64) -> Option<Area<'a>> {
     let start = BASE_SIZE + usize::from(inode.extra_size);
     let bytes = bytes.get(start..).filter(|_| inode.extra_size > 0)?;
     let magic = bytes.first_chunk().map(|b| u32::from_le_bytes(*b))?;
@@ -172,6 +181,13 @@ fn area_in_inode<'a>(bytes: &'a [u8], inode: &Inode, offset: u64) -> Option<Area
         offset: offset + start as u64,
         inode: inode.number,
     })
+}
+
+/// The checksum of block `number`, which is at least a header, leaving out the field that holds it.
+pub(crate) fn block_checksum(bytes: &[u8], sb: &Superblock, number: u64) -> u32 {
+    const FIELD: usize = offset_of!(RawHeader, checksum);
+    let crc = crc32c(crc32c(sb.checksum_seed, &number.to_le_bytes()), &bytes[..FIELD]);
+    crc32c(crc32c(crc, &[0; 4]), &bytes[FIELD + 4..])
 }
 
 fn verify_block(bytes: &[u8], volume: &Volume, inode: &Inode) -> Result<()> {
@@ -191,8 +207,7 @@ fn verify_block(bytes: &[u8], volume: &Volume, inode: &Inode) -> Result<()> {
         return Err(wrong(format!("it has {} blocks", header.blocks.get()), offset_of!(RawHeader, blocks)));
     }
     if sb.metadata_csum() {
-        let crc = crc32c(crc32c(sb.checksum_seed, &number.to_le_bytes()), &bytes[..FIELD]);
-        let found = crc32c(crc32c(crc, &[0; 4]), &bytes[FIELD + 4..]);
+        let found = block_checksum(bytes, sb, number);
         let stored = header.checksum.get();
         if found != stored {
             let what = format!("checksum is {stored:#010x}, its content gives {found:#010x}");
@@ -244,24 +259,36 @@ pub(crate) fn list(volume: &Volume, inode: &Inode) -> Result<Vec<(BString, Vec<u
     if let Some(area) = area_in_inode(&block.bytes[range], inode, offset) {
         collect(volume, inode, &area, &mut all)?;
     }
-    let number = inode.xattr_block;
-    if number != 0 {
-        if !volume.sb.holds(number, 1) {
-            let what = format!("extended attribute block {number} of inode {}", inode.number);
-            return Err(corrupt(what, offset));
-        }
-        let block = volume.block(number, || format!("extended attributes of inode {}", inode.number))?;
-        block.verify_once(Role::Xattrs, |bytes| verify_block(bytes, volume, inode))?;
-        let area = Area {
-            bytes: &block.bytes,
-            first: size_of::<RawHeader>(),
-            values_from: 0,
-            offset: volume.sb.byte_of(number),
-            inode: inode.number,
-        };
-        collect(volume, inode, &area, &mut all)?;
+    if let Some(block) = block_of(volume, inode)? {
+        collect(volume, inode, &area_in_block(volume, inode, &block), &mut all)?;
     }
     Ok(all)
+}
+
+/// The block of attributes, verified, if the inode has one.
+pub(crate) fn block_of(volume: &Volume, inode: &Inode) -> Result<Option<Arc<Block>>> {
+    let number = inode.xattr_block;
+    if number == 0 {
+        return Ok(None);
+    }
+    if !volume.sb.holds(number, 1) {
+        let what = format!("extended attribute block {number} of inode {}", inode.number);
+        return Err(corrupt(what, inode.offset));
+    }
+    let block = volume.block(number, || format!("extended attributes of inode {}", inode.number))?;
+    block.verify_once(Role::Xattrs, |bytes| verify_block(bytes, volume, inode))?;
+    Ok(Some(block))
+}
+
+/// The attributes in the inode's block of them.
+pub(crate) fn area_in_block<'a>(volume: &Volume, inode: &Inode, block: &'a Block) -> Area<'a> {
+    Area {
+        bytes: &block.bytes,
+        first: size_of::<RawHeader>(),
+        values_from: 0,
+        offset: volume.sb.byte_of(inode.xattr_block),
+        inode: inode.number,
+    }
 }
 
 fn collect(volume: &Volume, inode: &Inode, area: &Area<'_>, all: &mut Vec<(BString, Vec<u8>)>) -> Result<()> {
@@ -345,7 +372,7 @@ fn value_in_inode(
 }
 
 /// The hash of a name's characters and of the words of a value.
-fn entry_hash(name: &[u32], value: &[u32]) -> u32 {
+pub(crate) fn entry_hash(name: &[u32], value: &[u32]) -> u32 {
     let hash = name.iter().fold(0u32, |hash, c| hash.rotate_left(5) ^ c);
     value.iter().fold(hash, |hash, word| hash.rotate_left(16) ^ word)
 }
