@@ -19,6 +19,8 @@
 
 mod acl;
 mod alloc;
+#[cfg(test)]
+mod alloc_tests;
 mod bitmap;
 mod blockmap;
 mod blockmap_edit;
