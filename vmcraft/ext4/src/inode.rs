@@ -138,10 +138,7 @@ pub(crate) struct Inode {
 impl Inode {
     /// Checks inode `number`; `bytes` are all of it, `offset` where they are.
     pub(crate) fn decode(bytes: &[u8], sb: &Superblock, number: u32, offset: u64) -> Result<Self> {
-        let mut whole = [0; RAW_SIZE];
-        let len = bytes.len().min(RAW_SIZE);
-        whole[..len].copy_from_slice(&bytes[..len]);
-        let raw: RawInode = zerocopy::transmute!(whole);
+        let raw: RawInode = zerocopy::transmute!(with_fields(bytes));
         let wrong =
             |what: &str, field: usize| corrupt(format!("inode {number}: {what}"), offset + field as u64);
 
@@ -283,6 +280,14 @@ pub(crate) fn checksums(bytes: &[u8], raw: &RawInode, seed: u32, extra_size: u16
     }
     crc = crc32c(crc32c(crc, &[0, 0]), &bytes[HIGH + 2..]);
     (crc, u32::from(raw.checksum_hi.get()) << 16 | low)
+}
+
+/// What a [`RawInode`] is read from: the bytes of an inode, with zeros behind a short one.
+pub(crate) fn with_fields(bytes: &[u8]) -> [u8; RAW_SIZE] {
+    let mut whole = [0; RAW_SIZE];
+    let len = bytes.len().min(RAW_SIZE);
+    whole[..len].copy_from_slice(&bytes[..len]);
+    whole
 }
 
 /// The space taken, in units of 512 bytes.

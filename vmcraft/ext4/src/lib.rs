@@ -27,6 +27,7 @@ mod blockmap_edit;
 mod cache;
 mod checksum;
 mod content;
+mod descriptors;
 mod dir;
 mod dirhash;
 mod edit;
@@ -44,8 +45,11 @@ mod inode;
 mod inode_alloc;
 mod inode_edit;
 mod journal;
+mod maintain;
 mod map;
+mod mkfs;
 mod replay;
+mod space;
 mod statfs;
 mod superblock;
 mod symlink;
@@ -63,7 +67,7 @@ pub const DRIVER: Driver = Driver {
     names: &["ext2", "ext3", "ext4"],
     probe: filesystem::probe,
     open: filesystem::open,
-    maintain: None,
+    maintain: Some(&maintain::Tools),
 };
 
 /// A number of bytes or entries in memory. What does not fit there is as many as there can be; a slice

@@ -7,6 +7,7 @@ mod features;
 mod hostile;
 mod journal;
 mod kernel;
+mod mkfs;
 mod refused;
 mod sample;
 mod tree;
