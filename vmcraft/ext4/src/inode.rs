@@ -138,6 +138,15 @@ pub(crate) struct Inode {
 impl Inode {
     /// Checks inode `number`; `bytes` are all of it, `offset` where they are.
     pub(crate) fn decode(bytes: &[u8], sb: &Superblock, number: u32, offset: u64) -> Result<Self> {
+        let inode = Self::decode_orphan(bytes, sb, number, offset)?;
+        if inode.links == 0 {
+            return Err(corrupt(format!("inode {number}: it is not in use"), offset));
+        }
+        Ok(inode)
+    }
+
+    /// [`Inode::decode`] for an inode that may have no name any more.
+    pub(crate) fn decode_orphan(bytes: &[u8], sb: &Superblock, number: u32, offset: u64) -> Result<Self> {
         let raw: RawInode = zerocopy::transmute!(with_fields(bytes));
         let wrong =
             |what: &str, field: usize| corrupt(format!("inode {number}: {what}"), offset + field as u64);
@@ -158,8 +167,7 @@ impl Inode {
         }
 
         let mode = raw.mode.get();
-        let links = raw.links_count.get();
-        if mode == 0 || links == 0 {
+        if mode == 0 {
             return Err(wrong("it is not in use", 0));
         }
         let file_type = FileType::from_mode(u32::from(mode));
@@ -198,7 +206,7 @@ impl Inode {
             file_type,
             flags,
             size,
-            links,
+            links: raw.links_count.get(),
             uid: u32::from(raw.uid_high.get()) << 16 | u32::from(raw.uid.get()),
             gid: u32::from(raw.gid_high.get()) << 16 | u32::from(raw.gid.get()),
             blocks_512: space(&raw, flags, sb),

@@ -48,6 +48,7 @@ mod journal;
 mod maintain;
 mod map;
 mod mkfs;
+mod orphan;
 mod replay;
 mod space;
 mod statfs;
