@@ -19,6 +19,7 @@ mod settings;
 mod signatures;
 mod text;
 mod transfer;
+mod uploads;
 mod volumes;
 pub(crate) mod writing;
 pub(crate) mod xattrs;
@@ -48,6 +49,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     text::CALLS,
     checksums::CALLS,
     transfer::CALLS,
+    uploads::CALLS,
     archives::CALLS,
     inspection::CALLS,
 ];
