@@ -35,7 +35,7 @@ const GROUPS: &[Group] = &[
             e2fsck-f fsck zerofree set-label set-uuid set-uuid-random set-e2label set-e2uuid set-e2attrs \
             set-e2generation part-add part-init part-del part-disk part-resize part-set-* part-expand-gpt sfdisk sfdiskM \
             sfdisk-N zero zero-device zero-free-space scrub-* wipefs blkdiscard fstrim disk-create \
-            grub-install extlinux syslinux selinux-relabel setfiles pvcreate pvremove pvresize* pvchange* \
+            grub-install extlinux syslinux setfiles pvcreate pvremove pvresize* pvchange* \
             vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \
             luks-format* luks-add-key luks-kill-slot xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
             ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra blockdev-setro blockdev-setrw",

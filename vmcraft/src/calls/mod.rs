@@ -3,6 +3,7 @@
 mod archives;
 mod attributes;
 mod checksums;
+mod customize;
 mod devices;
 pub(crate) mod directories;
 mod drives;
@@ -51,5 +52,6 @@ pub(crate) const AREAS: &[&[Call]] = &[
     transfer::CALLS,
     uploads::CALLS,
     archives::CALLS,
+    customize::CALLS,
     inspection::CALLS,
 ];

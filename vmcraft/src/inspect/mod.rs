@@ -33,6 +33,7 @@ use serde::Serialize;
 pub use applications::{Application, Application2};
 pub use boot::{BootLoader, Kernel};
 pub use report::{DiskReport, FileSystemReport, Report, ReportOptions, SystemReport};
+pub(crate) use shellvars::ShellVars;
 pub use system::Selinux;
 pub(crate) use volumes::{Volume, Volumes};
 
@@ -286,6 +287,49 @@ fn operating_system(volumes: &Volumes, root: &Volume, usr: Option<&Volume>) -> O
         cloud_init: system::has_cloud_init(&tree),
         agents: system::agents(&tree),
         notes: tree.into_notes(),
+    })
+}
+
+/// What a mounted guest is, as far as those who change it need to know.
+pub(crate) struct MountedSystem {
+    /// The distribution as libguestfs names it: `debian`.
+    pub(crate) distro: Option<&'static str>,
+    /// `ID_LIKE` of os-release, or `ID` where the distribution has no name here.
+    pub(crate) id_like: Option<String>,
+    /// The name for people.
+    pub(crate) name: String,
+    /// Major and minor version.
+    pub(crate) version: (i32, i32),
+    /// What runs first, as [`OperatingSystem::init`].
+    pub(crate) init: Option<&'static str>,
+    /// What installs packages, as [`OperatingSystem::package_management`].
+    pub(crate) package_management: Option<&'static str>,
+    /// Its name in the network.
+    pub(crate) hostname: Option<String>,
+    /// How SELinux is set up.
+    pub(crate) selinux: Option<Selinux>,
+}
+
+/// Looks at the system that is mounted in a tree. `None` if it is not Linux.
+pub(crate) fn mounted_system(vfs: &Vfs) -> Option<MountedSystem> {
+    let tree = Tree::new(vfs.clone());
+    if !matches!(roots::role(&tree), Role::LinuxRoot | Role::ContainerLinuxRoot) {
+        return None;
+    }
+    let release = release::detect(&tree);
+    let version = release.version.unwrap_or((0, 0));
+    let (_, package_management) = system::packages(&tree, release.distro, version.0);
+    let distro = release.distro.map(|distro| distro.name);
+    let name = release.pretty_name.or(release.product_name).or(release.id.clone());
+    Some(MountedSystem {
+        distro,
+        id_like: release.id_like.or(release.id),
+        name: name.unwrap_or_else(|| "an unknown Linux".into()),
+        version,
+        init: system::init(&tree),
+        package_management,
+        hostname: system::hostname(&tree),
+        selinux: system::selinux(&tree),
     })
 }
 

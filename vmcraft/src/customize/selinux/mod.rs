@@ -2,5 +2,7 @@
 
 mod contexts;
 mod pattern;
+mod relabel;
 
 pub use self::contexts::FileContexts;
+pub(crate) use self::relabel::{Which, is_labelled, policy, relabel};
