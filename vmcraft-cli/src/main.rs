@@ -7,7 +7,6 @@
 mod commands;
 mod error;
 mod help;
-mod input;
 mod interrupt;
 mod logging;
 mod open;

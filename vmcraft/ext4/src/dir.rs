@@ -36,9 +36,9 @@ pub(crate) struct RawEntry {
 pub(crate) const HEADER: usize = 8;
 const _: () = assert!(size_of::<RawEntry>() == HEADER);
 /// The shortest entry: a header and a name of one to four bytes.
-const SHORTEST: usize = HEADER + 4;
+pub(crate) const SHORTEST: usize = HEADER + 4;
 /// The file type of the entry that holds a block's checksum.
-const CHECKSUM_TYPE: u8 = 0xde;
+pub(crate) const CHECKSUM_TYPE: u8 = 0xde;
 
 /// What `rec_len` says in bytes. Blocks of 64 KiB need values that 16 bits do not have.
 pub(crate) fn record_len(stored: u16, block_size: u32) -> usize {
@@ -62,6 +62,16 @@ pub(crate) struct Entry<'a> {
     pub(crate) next: usize,
 }
 
+/// A place in a list: what one `rec_len` spans.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot<'a> {
+    /// Where it starts and ends, in bytes from the start of the list.
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// `None` if nothing but room is here.
+    pub(crate) entry: Option<Entry<'a>>,
+}
+
 impl Entry<'_> {
     /// Whether it is one of the two that each directory starts with.
     pub(crate) fn is_dot(&self) -> bool {
@@ -82,37 +92,26 @@ pub(crate) struct List<'a> {
 impl<'a> List<'a> {
     /// The entries in use, checked.
     pub(crate) fn entries(self, sb: &Superblock) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a> {
+        self.slots(sb).filter_map(|slot| slot.map(|s| s.entry).transpose())
+    }
+
+    /// All places from the start to the end of the list, checked; nothing follows an error.
+    pub(crate) fn slots(self, sb: &Superblock) -> impl Iterator<Item = Result<Slot<'a>>> + use<'a> {
         let typed = sb.incompat.contains(Incompat::FILETYPE);
         let (block_size, inodes) = (sb.block_size, sb.inodes);
         let mut at = 0;
-        let mut failed = false;
         std::iter::from_fn(move || {
-            while at < self.bytes.len() && !failed {
-                match self.entry(at, typed, block_size, inodes) {
-                    Ok((next, entry)) => {
-                        at = next;
-                        if let Some(entry) = entry {
-                            return Some(Ok(entry));
-                        }
-                    }
-                    Err(error) => {
-                        failed = true;
-                        return Some(Err(error));
-                    }
-                }
+            if at >= self.bytes.len() {
+                return None;
             }
-            None
+            let slot = self.slot(at, typed, block_size, inodes);
+            at = slot.as_ref().map_or(self.bytes.len(), |s| s.end);
+            Some(slot)
         })
     }
 
-    /// The entry at byte `at`, if it is in use, and where the next one is.
-    fn entry(
-        &self,
-        at: usize,
-        typed: bool,
-        block_size: u32,
-        inodes: u32,
-    ) -> Result<(usize, Option<Entry<'a>>)> {
+    /// The place that starts at byte `at`.
+    fn slot(&self, at: usize, typed: bool, block_size: u32, inodes: u32) -> Result<Slot<'a>> {
         let wrong = |what: String| {
             corrupt(format!("directory entry of inode {}: {what}", self.inode), self.offset + at as u64)
         };
@@ -128,20 +127,20 @@ impl<'a> List<'a> {
                 rest.len()
             )));
         }
-        let next = at + len;
+        let end = at + len;
         let inode = raw.inode.get();
         if inode == 0 {
-            return Ok((next, None));
+            return Ok(Slot { start: at, end, entry: None });
         }
         if inode > inodes {
             return Err(wrong(format!("leads to inode {inode} of {inodes}")));
         }
         let name = names.get(..name_len).unwrap_or_default().as_bstr();
-        if name.is_empty() || name.iter().any(|&b| b == 0 || b == b'/') {
+        if name.is_empty() || name.find_byteset(b"/\0").is_some() {
             return Err(wrong(format!("{name:?} is not a name")));
         }
         let file_type = if typed { file_type(raw.file_type) } else { FileType::Unknown };
-        Ok((next, Some(Entry { inode, name, file_type, next })))
+        Ok(Slot { start: at, end, entry: Some(Entry { inode, name, file_type, next: end }) })
     }
 }
 

@@ -11,12 +11,12 @@ use std::ops::ControlFlow;
 use vmcraft_fs::Result;
 
 use crate::dir::List;
-use crate::inode::{I_BLOCK_SIZE, Inode};
+use crate::inode::{I_BLOCK_SIZE, I_BLOCK_START, Inode};
 use crate::volume::Volume;
 use crate::{in_memory, xattr};
 
 /// Bytes of a directory's `i_block` before its entries.
-const PARENT_SIZE: usize = 4;
+pub(crate) const PARENT_SIZE: usize = 4;
 
 /// Fills `buf` from byte `offset`; all of it must be before the end of the file.
 pub(crate) fn read(volume: &Volume, inode: &Inode, offset: u64, buf: &mut [u8]) -> Result<()> {
@@ -53,11 +53,11 @@ pub(crate) fn each_list(
     from: u64,
     see: &mut dyn FnMut(List<'_>, u64) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
-    let (block, range, offset) = volume.inode_bytes(inode.number)?;
-    let in_inode = crate::inode::I_BLOCK_START + PARENT_SIZE;
     if from < I_BLOCK_SIZE as u64 {
-        let bytes = &block.bytes[range][in_inode..crate::inode::I_BLOCK_START + I_BLOCK_SIZE];
-        let list = List { bytes, inode: inode.number, offset: offset + in_inode as u64 };
+        // What the inode has in memory can be newer than its bytes.
+        let bytes = inode.block.get(PARENT_SIZE..).unwrap_or_default();
+        let offset = inode.offset + (I_BLOCK_START + PARENT_SIZE) as u64;
+        let list = List { bytes, inode: inode.number, offset };
         if see(list, PARENT_SIZE as u64)?.is_break() {
             return Ok(());
         }

@@ -19,16 +19,14 @@
 
 mod acl;
 mod alloc;
-#[cfg(test)]
-mod alloc_tests;
 mod bitmap;
 mod blockmap;
 mod blockmap_edit;
 mod cache;
 mod checksum;
 mod content;
-mod descriptors;
 mod dir;
+mod dir_edit;
 mod dirhash;
 mod edit;
 mod extent;
@@ -39,18 +37,17 @@ mod filesystem;
 pub mod fuzz;
 mod group;
 mod htree;
+mod htree_edit;
 mod inline;
+mod inline_dir;
 mod inline_edit;
 mod inode;
 mod inode_alloc;
 mod inode_edit;
 mod journal;
-mod maintain;
 mod map;
-mod mkfs;
-mod orphan;
+mod namespace;
 mod replay;
-mod space;
 mod statfs;
 mod superblock;
 mod symlink;
@@ -68,7 +65,7 @@ pub const DRIVER: Driver = Driver {
     names: &["ext2", "ext3", "ext4"],
     probe: filesystem::probe,
     open: filesystem::open,
-    maintain: Some(&maintain::Tools),
+    maintain: None,
 };
 
 /// A number of bytes or entries in memory. What does not fit there is as many as there can be; a slice

@@ -1,6 +1,6 @@
 //! From a byte of a file to a byte of the volume.
 
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::Mutex;
 
 use vmcraft_fs::{Error, FileType, Result};
@@ -53,10 +53,20 @@ impl Deref for OpenInode {
     }
 }
 
+impl DerefMut for OpenInode {
+    fn deref_mut(&mut self) -> &mut Inode {
+        // What changes may be the map.
+        *self.last.get_mut().unwrap_or_else(|e| e.into_inner()) = NOWHERE;
+        &mut self.inode
+    }
+}
+
+/// The empty run, which contains nothing.
+const NOWHERE: Run = Run { start: 0, len: 0, kind: RunKind::Hole };
+
 impl OpenInode {
     pub(crate) fn new(inode: Inode) -> Self {
-        // The empty run contains nothing.
-        Self { inode, last: Mutex::new(Run { start: 0, len: 0, kind: RunKind::Hole }) }
+        Self { inode, last: Mutex::new(NOWHERE) }
     }
 
     /// The run that holds block `block` of the file.

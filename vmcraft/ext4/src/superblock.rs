@@ -224,6 +224,8 @@ pub(crate) struct Superblock {
     pub(crate) checksum_seed: u32,
     pub(crate) hash_seed: [u32; 4],
     pub(crate) hash_unsigned: bool,
+    /// How the names of directories that get an htree are hashed.
+    pub(crate) hash_version: u8,
     /// Clusters that mkfs found to be overhead; 0 if it did not say.
     pub(crate) overhead_clusters: u32,
     /// So many groups have their metadata together: 1 without `flex_bg`.
@@ -390,6 +392,7 @@ impl Superblock {
                 crc32c(!0, &raw.uuid)
             },
             hash_seed,
+            hash_version: raw.def_hash_version,
             hash_unsigned: raw.flags.get() & UNSIGNED_DIRECTORY_HASH != 0,
             overhead_clusters: raw.overhead_clusters.get(),
             flex_groups: if incompat.contains(Incompat::FLEX_BG) {
@@ -441,7 +444,9 @@ impl Superblock {
         if self.compat.contains(Compat::SPARSE_SUPER2) {
             return self.backup_groups.contains(&group);
         }
-        !self.ro_compat.contains(RoCompat::SPARSE_SUPER) || is_sparse_backup(group)
+        group == 1
+            || !self.ro_compat.contains(RoCompat::SPARSE_SUPER)
+            || [3, 5, 7].iter().any(|&base| is_power_of(group, base))
     }
 
     /// How many group descriptors are in a block.
@@ -464,11 +469,6 @@ fn new_extra_size(raw: &RawSuperblock, ro_compat: RoCompat, inode_size: u16) -> 
     }
     let wanted = raw.min_extra_isize.get().max(raw.want_extra_isize.get());
     if wanted > fields && wanted <= room && wanted.is_multiple_of(4) { wanted } else { fields }
-}
-
-/// Whether a group other than the first holds a backup with `sparse_super`.
-pub(crate) fn is_sparse_backup(group: u32) -> bool {
-    group == 1 || [3, 5, 7].iter().any(|&base| is_power_of(group, base))
 }
 
 fn is_power_of(mut number: u32, base: u32) -> bool {

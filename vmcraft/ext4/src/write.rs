@@ -10,58 +10,52 @@ use crate::filesystem::Ext4;
 use crate::inode::InodeFlags;
 use crate::inode::checksum_seed;
 use crate::volume::Volume;
-use crate::{content, extent, trim, xattr_edit};
+use crate::{content, extent, namespace, trim, xattr_edit};
 
 impl WriteFiles for Ext4 {
-    fn create(&self, _dir: InodeNumber, _name: &BStr, _new: NewInode) -> Result<InodeNumber> {
-        Err(Error::Unsupported("create".into()))
+    fn create(&self, dir: InodeNumber, name: &BStr, new: NewInode) -> Result<InodeNumber> {
+        self.change(|volume| namespace::create(volume, dir, name, new))
     }
 
-    fn mkdir(&self, _dir: InodeNumber, _name: &BStr, _new: NewInode) -> Result<InodeNumber> {
-        Err(Error::Unsupported("mkdir".into()))
+    fn mkdir(&self, dir: InodeNumber, name: &BStr, new: NewInode) -> Result<InodeNumber> {
+        self.change(|volume| namespace::mkdir(volume, dir, name, new))
     }
 
-    fn symlink(
-        &self,
-        _dir: InodeNumber,
-        _name: &BStr,
-        _target: &BStr,
-        _new: NewInode,
-    ) -> Result<InodeNumber> {
-        Err(Error::Unsupported("symlink".into()))
+    fn symlink(&self, dir: InodeNumber, name: &BStr, target: &BStr, new: NewInode) -> Result<InodeNumber> {
+        self.change(|volume| namespace::symlink(volume, dir, name, target, new))
     }
 
     fn mknod(
         &self,
-        _dir: InodeNumber,
-        _name: &BStr,
-        _file_type: FileType,
-        _device: DeviceNumber,
-        _new: NewInode,
+        dir: InodeNumber,
+        name: &BStr,
+        file_type: FileType,
+        device: DeviceNumber,
+        new: NewInode,
     ) -> Result<InodeNumber> {
-        Err(Error::Unsupported("mknod".into()))
+        self.change(|volume| namespace::mknod(volume, dir, name, file_type, device, new))
     }
 
-    fn link(&self, _inode: InodeNumber, _dir: InodeNumber, _name: &BStr) -> Result<()> {
-        Err(Error::Unsupported("link".into()))
+    fn link(&self, inode: InodeNumber, dir: InodeNumber, name: &BStr) -> Result<()> {
+        self.change(|volume| namespace::link(volume, inode, dir, name))
     }
 
-    fn unlink(&self, _dir: InodeNumber, _name: &BStr) -> Result<()> {
-        Err(Error::Unsupported("unlink".into()))
+    fn unlink(&self, dir: InodeNumber, name: &BStr) -> Result<()> {
+        self.change(|volume| namespace::unlink(volume, dir, name))
     }
 
-    fn rmdir(&self, _dir: InodeNumber, _name: &BStr) -> Result<()> {
-        Err(Error::Unsupported("rmdir".into()))
+    fn rmdir(&self, dir: InodeNumber, name: &BStr) -> Result<()> {
+        self.change(|volume| namespace::rmdir(volume, dir, name))
     }
 
     fn rename(
         &self,
-        _from_dir: InodeNumber,
-        _from_name: &BStr,
-        _to_dir: InodeNumber,
-        _to_name: &BStr,
+        from_dir: InodeNumber,
+        from_name: &BStr,
+        to_dir: InodeNumber,
+        to_name: &BStr,
     ) -> Result<()> {
-        Err(Error::Unsupported("rename".into()))
+        self.change(|volume| namespace::rename(volume, from_dir, from_name, to_dir, to_name))
     }
 
     fn write(&self, inode: InodeNumber, offset: u64, data: &[u8]) -> Result<()> {

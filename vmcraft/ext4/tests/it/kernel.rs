@@ -48,6 +48,13 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        // A program that another test starts has our open files until it runs: the mount is then busy.
+        for _ in 0..100 {
+            if run("umount", [self.dir.path()]).status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         run_ok("umount", [self.dir.path()]);
     }
 }

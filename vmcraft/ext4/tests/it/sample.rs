@@ -67,3 +67,10 @@ pub(crate) fn inode_at(image: &Path, path: &str, block_size: u64) -> u64 {
 pub(crate) fn inode_of(image: &Path, path: &str) -> u64 {
     number_after(&debugfs(image, &format!("stat {path}")), "Inode:")
 }
+
+/// The first block of a file that is not inline.
+pub(crate) fn first_block(image: &Path, path: &str) -> u64 {
+    let text = debugfs(image, &format!("blocks {path}"));
+    let number = text.split_whitespace().next().and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("{path} has no blocks: {text}"))
+}

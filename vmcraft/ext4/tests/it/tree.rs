@@ -232,6 +232,11 @@ fn hash(
     Ok(hex(&hasher.finalize()))
 }
 
+/// What [`Node::content`] is for a regular file with this content.
+pub(crate) fn content_hash(content: &[u8]) -> String {
+    hex(&Sha256::digest(content))
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
