@@ -7,6 +7,7 @@
 mod commands;
 mod error;
 mod help;
+mod input;
 mod interrupt;
 mod logging;
 mod open;

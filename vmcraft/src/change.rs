@@ -6,6 +6,7 @@ mod directory;
 mod open;
 mod remove;
 mod rename;
+mod target;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub(crate) use self::directory::{Directory, New, NewFile, child_error};
 pub(crate) use self::open::{Opening, open};
 pub(crate) use self::remove::{check_not_mounted, remove, remove_tree};
 pub(crate) use self::rename::{move_to, rename};
+pub(crate) use self::target::Target;
 use crate::device;
 use crate::drive::Content;
 use crate::vfs::Mount;

@@ -63,6 +63,11 @@ impl Content {
         Self { source: Source::Device(name, device), size_bytes, is_dense }
     }
 
+    /// Whether it is that of this file.
+    pub(crate) fn is_of(&self, node: &Node) -> bool {
+        matches!(&self.source, Source::File(file) if (file.mount, file.inode) == (node.mount, node.inode))
+    }
+
     pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }

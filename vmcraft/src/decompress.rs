@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use base64::engine::general_purpose::STANDARD;
+use base64::read::DecoderReader;
 use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 use lzma_rust2::XzReader;
@@ -61,6 +63,32 @@ pub(crate) fn plain<'r, R: BufRead + 'r>(mut reader: R) -> io::Result<Box<dyn Re
     match Kind::detect(reader.fill_buf()?) {
         Some(kind) => kind.decoder(reader),
         None => Ok(Box::new(reader)),
+    }
+}
+
+/// What base64 decodes to, with white space between its letters.
+pub(crate) fn base64_reader<'r, R: Read + 'r>(reader: R) -> impl Read + 'r {
+    DecoderReader::new(WithoutSpace(reader), &STANDARD)
+}
+
+/// A stream without its white space.
+struct WithoutSpace<R>(R);
+
+impl<R: Read> Read for WithoutSpace<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.0.read(buf)?;
+            let mut kept = 0;
+            for at in 0..n {
+                if !buf[at].is_ascii_whitespace() {
+                    buf[kept] = buf[at];
+                    kept += 1;
+                }
+            }
+            if kept > 0 || n == 0 {
+                return Ok(kept);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The handle: disks, devices, mounts, and what the calls share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -90,6 +90,11 @@ impl Guest {
     /// own.
     pub fn allow_backing(&mut self, directories: Vec<PathBuf>) {
         self.gate = directory_gate(directories);
+    }
+
+    /// Where calls read what they are told to read from `-`.
+    pub fn set_input(&mut self, input: Box<dyn Read + Send>) {
+        self.host.input = Some(input);
     }
 
     /// Where calls write what they are told to write to `-`.

@@ -1,7 +1,9 @@
 //! What a handle needs of its host: where `-` leads, progress, interruption.
 
+mod input;
+
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +11,7 @@ use std::time::SystemTime;
 
 use vmcraft_fs::Timestamp;
 
+pub(crate) use self::input::Source;
 use crate::value::FileOut;
 use crate::{Error, Result};
 
@@ -41,6 +44,7 @@ impl Clock {
 /// The host's side of a handle.
 #[derive(Default)]
 pub(crate) struct Host {
+    pub(crate) input: Option<Box<dyn Read + Send>>,
     pub(crate) output: Option<Box<dyn Write + Send>>,
     pub(crate) progress: Option<OnProgress>,
     pub(crate) cancel: Arc<AtomicBool>,
@@ -233,8 +237,6 @@ impl Write for Sink<'_> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
-
-    use std::io::Read;
 
     use super::*;
 

@@ -36,7 +36,7 @@ pub enum Value {
 pub enum FileIn {
     /// A path; relative ones are relative to the process's directory.
     Path(PathBuf),
-    /// Standard input: `-` in the shell. No call of this version reads a file of the host.
+    /// What the handle was given by [`Guest::set_input`](crate::Guest::set_input): `-` in the shell.
     Input,
 }
 

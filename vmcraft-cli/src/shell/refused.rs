@@ -27,11 +27,10 @@ const GROUPS: &[Group] = &[
             read what you need from the guest's files, or boot the guest",
     },
     Group {
-        names: "alloc allocate copy-in display edit emacs vi hexedit sparse write-file upload \
-            upload-offset tar-in tgz-in txz-in base64-in \
-            pwrite-device \
+        names: "alloc allocate copy-in display edit emacs vi hexedit sparse write-file \
+            tar-in tgz-in txz-in \
             cap-set-file \
-            copy-device-to-device copy-device-to-file copy-file-to-device copy-file-to-file copy-size dd rsync* \
+            rsync* \
             mkfs mkfs-b mkfs-btrfs mke2fs* mke2journal* mkswap* mksquashfs mklost-and-found tune2fs resize2fs* e2fsck \
             e2fsck-f fsck zerofree set-label set-uuid set-uuid-random set-e2label set-e2uuid set-e2attrs \
             set-e2generation part-add part-init part-del part-disk part-resize part-set-* part-expand-gpt sfdisk sfdiskM \

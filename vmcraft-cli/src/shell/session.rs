@@ -15,6 +15,7 @@ use vmcraft::call::{ArgumentKind, Call};
 use vmcraft::value::Value;
 
 use crate::error::{Error, Result, message};
+use crate::input::StandardInput;
 use crate::interrupt;
 use crate::logging;
 use crate::options::ShellOptions;
@@ -65,6 +66,7 @@ impl Session {
 
     /// Gives the handle what `-` means, and what its calls report to.
     fn connect(&mut self) {
+        self.guest.set_input(Box::new(StandardInput));
         self.guest.set_output(Box::new(Guarded(self.output.clone())));
         let meter = self.meter.clone();
         self.guest.set_progress(Some(Box::new(move |progress| meter.update(progress))));

@@ -46,6 +46,13 @@ pub(crate) struct GroupState {
     pub(crate) inodes_changed: bool,
 }
 
+impl GroupState {
+    /// How many free blocks can follow each other at most.
+    fn most_in_a_run(&self) -> u32 {
+        self.longest_run.min(self.group.free_clusters)
+    }
+}
+
 /// All groups in memory.
 pub(crate) struct Groups {
     pub(crate) states: Vec<GroupState>,
@@ -262,7 +269,7 @@ impl Volume {
             for number in in_order() {
                 let Some(state) = groups.states.get(number as usize) else { continue };
                 let at_goal = number == goal_group && state.group.free_clusters > 0;
-                if state.longest_run.min(state.group.free_clusters) < enough && !at_goal {
+                if state.most_in_a_run() < enough && !at_goal {
                     continue;
                 }
                 let from = if number == goal_group { within } else { 0 };
@@ -270,13 +277,19 @@ impl Volume {
                     return self.take_blocks(groups, number, run);
                 }
             }
-            // No group has enough, and of each it is known what the longest run is.
-            let longest = in_order()
-                .filter_map(|n| groups.states.get(n as usize).map(|s| (n, s.longest_run)))
-                .fold((0, 0), |best, (n, run)| if run > best.1 { (n, run) } else { best });
-            match self.find_run(groups, longest.0, 0, longest.1, longest.1, false)? {
-                Some(run) if longest.1 > 0 => self.take_blocks(groups, longest.0, run),
-                _ => Err(Error::NoSpace("all blocks are in use")),
+            // No group has enough. What each can have at most may be too high an estimate, which looking
+            // there corrects.
+            loop {
+                let (number, longest) = in_order()
+                    .filter_map(|n| groups.states.get(n as usize).map(|s| (n, s.most_in_a_run())))
+                    .fold((0, 0), |best, (n, run)| if run > best.1 { (n, run) } else { best });
+                if longest == 0 {
+                    return Err(Error::NoSpace("all blocks are in use"));
+                }
+                let enough = (longest / 2).clamp(1, want);
+                if let Some(run) = self.find_run(groups, number, 0, want, enough, false)? {
+                    return self.take_blocks(groups, number, run);
+                }
             }
         })
     }

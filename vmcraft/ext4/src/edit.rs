@@ -185,7 +185,7 @@ impl Volume {
 
     /// Runs an operation; if it fails, all changes to metadata and to the allocator since its start
     /// are undone. Within another operation it is a part of that, which must fail with it.
-    pub(crate) fn atomically<T>(&self, operation: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn atomically<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         {
             let mut changed = self.edits.lock();
             if changed.undo.is_some() {

@@ -111,6 +111,58 @@ bitflags! {
     }
 }
 
+/// A feature, by the word of the superblock that holds its flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Feature {
+    Compat(Compat),
+    Incompat(Incompat),
+    RoCompat(RoCompat),
+}
+
+/// The names that mke2fs and dumpe2fs give the features, in the order of their flags.
+pub(crate) const NAMES: &[(&str, Feature)] = &[
+    ("dir_prealloc", Feature::Compat(Compat::DIR_PREALLOC)),
+    ("imagic_inodes", Feature::Compat(Compat::IMAGIC_INODES)),
+    ("has_journal", Feature::Compat(Compat::HAS_JOURNAL)),
+    ("ext_attr", Feature::Compat(Compat::EXT_ATTR)),
+    ("resize_inode", Feature::Compat(Compat::RESIZE_INODE)),
+    ("dir_index", Feature::Compat(Compat::DIR_INDEX)),
+    ("sparse_super2", Feature::Compat(Compat::SPARSE_SUPER2)),
+    ("fast_commit", Feature::Compat(Compat::FAST_COMMIT)),
+    ("stable_inodes", Feature::Compat(Compat::STABLE_INODES)),
+    ("orphan_file", Feature::Compat(Compat::ORPHAN_FILE)),
+    ("compression", Feature::Incompat(Incompat::COMPRESSION)),
+    ("filetype", Feature::Incompat(Incompat::FILETYPE)),
+    ("needs_recovery", Feature::Incompat(Incompat::RECOVER)),
+    ("journal_dev", Feature::Incompat(Incompat::JOURNAL_DEV)),
+    ("meta_bg", Feature::Incompat(Incompat::META_BG)),
+    ("extent", Feature::Incompat(Incompat::EXTENTS)),
+    ("64bit", Feature::Incompat(Incompat::SIXTY_FOUR_BIT)),
+    ("mmp", Feature::Incompat(Incompat::MMP)),
+    ("flex_bg", Feature::Incompat(Incompat::FLEX_BG)),
+    ("ea_inode", Feature::Incompat(Incompat::EA_INODE)),
+    ("dirdata", Feature::Incompat(Incompat::DIRDATA)),
+    ("metadata_csum_seed", Feature::Incompat(Incompat::CSUM_SEED)),
+    ("large_dir", Feature::Incompat(Incompat::LARGEDIR)),
+    ("inline_data", Feature::Incompat(Incompat::INLINE_DATA)),
+    ("encrypt", Feature::Incompat(Incompat::ENCRYPT)),
+    ("casefold", Feature::Incompat(Incompat::CASEFOLD)),
+    ("sparse_super", Feature::RoCompat(RoCompat::SPARSE_SUPER)),
+    ("large_file", Feature::RoCompat(RoCompat::LARGE_FILE)),
+    ("huge_file", Feature::RoCompat(RoCompat::HUGE_FILE)),
+    ("uninit_bg", Feature::RoCompat(RoCompat::GDT_CSUM)),
+    ("dir_nlink", Feature::RoCompat(RoCompat::DIR_NLINK)),
+    ("extra_isize", Feature::RoCompat(RoCompat::EXTRA_ISIZE)),
+    ("quota", Feature::RoCompat(RoCompat::QUOTA)),
+    ("bigalloc", Feature::RoCompat(RoCompat::BIGALLOC)),
+    ("metadata_csum", Feature::RoCompat(RoCompat::METADATA_CSUM)),
+    ("read-only", Feature::RoCompat(RoCompat::READONLY)),
+    ("project", Feature::RoCompat(RoCompat::PROJECT)),
+    ("shared_blocks", Feature::RoCompat(RoCompat::SHARED_BLOCKS)),
+    ("verity", Feature::RoCompat(RoCompat::VERITY)),
+    ("orphan_present", Feature::RoCompat(RoCompat::ORPHAN_PRESENT)),
+];
+
 /// What reading understands of `s_feature_incompat`.
 const READABLE: Incompat = Incompat::FILETYPE
     .union(Incompat::RECOVER)

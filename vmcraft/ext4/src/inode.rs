@@ -138,10 +138,16 @@ pub(crate) struct Inode {
 impl Inode {
     /// Checks inode `number`; `bytes` are all of it, `offset` where they are.
     pub(crate) fn decode(bytes: &[u8], sb: &Superblock, number: u32, offset: u64) -> Result<Self> {
-        let mut whole = [0; RAW_SIZE];
-        let len = bytes.len().min(RAW_SIZE);
-        whole[..len].copy_from_slice(&bytes[..len]);
-        let raw: RawInode = zerocopy::transmute!(whole);
+        let inode = Self::decode_orphan(bytes, sb, number, offset)?;
+        if inode.links == 0 {
+            return Err(corrupt(format!("inode {number}: it is not in use"), offset));
+        }
+        Ok(inode)
+    }
+
+    /// [`Inode::decode`] for an inode that may have no name any more.
+    pub(crate) fn decode_orphan(bytes: &[u8], sb: &Superblock, number: u32, offset: u64) -> Result<Self> {
+        let raw: RawInode = zerocopy::transmute!(with_fields(bytes));
         let wrong =
             |what: &str, field: usize| corrupt(format!("inode {number}: {what}"), offset + field as u64);
 
@@ -161,8 +167,7 @@ impl Inode {
         }
 
         let mode = raw.mode.get();
-        let links = raw.links_count.get();
-        if mode == 0 || links == 0 {
+        if mode == 0 {
             return Err(wrong("it is not in use", 0));
         }
         let file_type = FileType::from_mode(u32::from(mode));
@@ -201,7 +206,7 @@ impl Inode {
             file_type,
             flags,
             size,
-            links,
+            links: raw.links_count.get(),
             uid: u32::from(raw.uid_high.get()) << 16 | u32::from(raw.uid.get()),
             gid: u32::from(raw.gid_high.get()) << 16 | u32::from(raw.gid.get()),
             blocks_512: space(&raw, flags, sb),
@@ -283,6 +288,14 @@ pub(crate) fn checksums(bytes: &[u8], raw: &RawInode, seed: u32, extra_size: u16
     }
     crc = crc32c(crc32c(crc, &[0, 0]), &bytes[HIGH + 2..]);
     (crc, u32::from(raw.checksum_hi.get()) << 16 | low)
+}
+
+/// What a [`RawInode`] is read from: the bytes of an inode, with zeros behind a short one.
+pub(crate) fn with_fields(bytes: &[u8]) -> [u8; RAW_SIZE] {
+    let mut whole = [0; RAW_SIZE];
+    let len = bytes.len().min(RAW_SIZE);
+    whole[..len].copy_from_slice(&bytes[..len]);
+    whole
 }
 
 /// The space taken, in units of 512 bytes.

@@ -8,7 +8,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use crate::features::{Incompat, RoCompat};
 use crate::inode::{
-    BASE_SIZE, I_BLOCK_SIZE, Inode, InodeFlags, RAW_SIZE, RawInode, checksum_seed, checksums,
+    BASE_SIZE, I_BLOCK_SIZE, Inode, InodeFlags, RAW_SIZE, RawInode, checksum_seed, checksums, with_fields,
 };
 use crate::superblock::Superblock;
 use crate::volume::Volume;
@@ -168,7 +168,7 @@ fn halves(value: u32) -> (U16, U16) {
 
 /// A time as it is stored: `extra` says whether there is room for the second word. One that is out of
 /// reach becomes the nearest that is not, as in the kernel.
-fn encode_time(time: Timestamp, extra: bool) -> (u32, Option<u32>) {
+pub(crate) fn encode_time(time: Timestamp, extra: bool) -> (u32, Option<u32>) {
     let last = if extra { LAST_SECOND } else { LAST_SECOND_BASE };
     let seconds = time.seconds.clamp(i32::MIN.into(), last);
     let low = (seconds & 0xffff_ffff) as u32;
@@ -182,16 +182,13 @@ fn encode_time(time: Timestamp, extra: bool) -> (u32, Option<u32>) {
 }
 
 /// Sets the checksum of an inode.
-fn seal(bytes: &mut [u8], sb: &Superblock, number: u32) {
+pub(crate) fn seal(bytes: &mut [u8], sb: &Superblock, number: u32) {
     const LOW: usize = offset_of!(RawInode, checksum_lo);
     const HIGH: usize = offset_of!(RawInode, checksum_hi);
     if !sb.metadata_csum() {
         return;
     }
-    let mut whole = [0; RAW_SIZE];
-    let len = bytes.len().min(RAW_SIZE);
-    whole[..len].copy_from_slice(&bytes[..len]);
-    let raw: RawInode = zerocopy::transmute!(whole);
+    let raw: RawInode = zerocopy::transmute!(with_fields(bytes));
     let extra_size = if bytes.len() > BASE_SIZE { raw.extra_isize.get() } else { 0 };
     let seed = checksum_seed(sb, number, raw.generation.get());
     let (found, _) = checksums(bytes, &raw, seed, extra_size);

@@ -19,12 +19,15 @@
 
 mod acl;
 mod alloc;
+#[cfg(test)]
+mod alloc_tests;
 mod bitmap;
 mod blockmap;
 mod blockmap_edit;
 mod cache;
 mod checksum;
 mod content;
+mod descriptors;
 mod dir;
 mod dir_edit;
 mod dirhash;
@@ -45,9 +48,13 @@ mod inode;
 mod inode_alloc;
 mod inode_edit;
 mod journal;
+mod maintain;
 mod map;
+mod mkfs;
 mod namespace;
+mod orphan;
 mod replay;
+mod space;
 mod statfs;
 mod superblock;
 mod symlink;
@@ -65,7 +72,7 @@ pub const DRIVER: Driver = Driver {
     names: &["ext2", "ext3", "ext4"],
     probe: filesystem::probe,
     open: filesystem::open,
-    maintain: None,
+    maintain: Some(&maintain::Tools),
 };
 
 /// A number of bytes or entries in memory. What does not fit there is as many as there can be; a slice

@@ -444,9 +444,7 @@ impl Superblock {
         if self.compat.contains(Compat::SPARSE_SUPER2) {
             return self.backup_groups.contains(&group);
         }
-        group == 1
-            || !self.ro_compat.contains(RoCompat::SPARSE_SUPER)
-            || [3, 5, 7].iter().any(|&base| is_power_of(group, base))
+        !self.ro_compat.contains(RoCompat::SPARSE_SUPER) || is_sparse_backup(group)
     }
 
     /// How many group descriptors are in a block.
@@ -469,6 +467,11 @@ fn new_extra_size(raw: &RawSuperblock, ro_compat: RoCompat, inode_size: u16) -> 
     }
     let wanted = raw.min_extra_isize.get().max(raw.want_extra_isize.get());
     if wanted > fields && wanted <= room && wanted.is_multiple_of(4) { wanted } else { fields }
+}
+
+/// Whether a group other than the first holds a backup with `sparse_super`.
+pub(crate) fn is_sparse_backup(group: u32) -> bool {
+    group == 1 || [3, 5, 7].iter().any(|&base| is_power_of(group, base))
 }
 
 fn is_power_of(mut number: u32, base: u32) -> bool {

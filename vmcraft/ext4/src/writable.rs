@@ -7,9 +7,9 @@ use vmcraft_fs::{Error, OpenOptions, Result};
 
 use crate::features::{Incompat, RoCompat};
 use crate::filesystem::Mounted;
-use crate::replay;
 use crate::superblock::{JournalPlace, RawSuperblock, Superblock, state};
 use crate::volume::Volume;
+use crate::{orphan, replay};
 
 /// What changes heed of `s_feature_ro_compat`.
 const WRITABLE: RoCompat = RoCompat::SPARSE_SUPER
@@ -116,7 +116,7 @@ fn journal_error(volume: &Volume, device: &Arc<dyn BlockDevice>) -> Result<bool>
 
 impl Mounted {
     /// Makes the volume ready for changes, before the first one: what the journal holds goes to the
-    /// device, and the journal is emptied. Refused with nothing changed if it cannot be changed safely.
+    /// device, the journal is emptied, and orphans are finished with. Refused with nothing changed if it cannot be changed safely.
     pub(crate) fn make_writable(
         &mut self,
         device: &Arc<dyn BlockDevice>,
@@ -139,6 +139,10 @@ impl Mounted {
                 let features = self.volume.sb.incompat - Incompat::RECOVER;
                 raw.feature_incompat = features.bits().into();
             })?;
+            self.refresh()?;
+        }
+        if orphan::any(&self.volume)? {
+            self.volume.atomically(|| orphan::clean_up(&self.volume))?;
             self.refresh()?;
         }
         self.writable = true;

@@ -1,5 +1,7 @@
 //! What is done to a file system that is not mounted: making, checking and resizing it.
 
+use std::sync::Arc;
+
 use bstr::BString;
 use vmcraft_block::BlockDevice;
 
@@ -63,14 +65,14 @@ pub struct CheckOptions {
 /// through, not flushed.
 pub trait Maintain: Sync {
     /// Makes a file system of this kind, one of the driver's names.
-    fn format(&self, device: &dyn BlockDevice, kind: &str, options: &FormatOptions) -> Result<()>;
+    fn format(&self, device: &Arc<dyn BlockDevice>, kind: &str, options: &FormatOptions) -> Result<()>;
 
     /// Verifies everything that the driver knows how to verify. `Err` if it cannot be checked at all.
-    fn check(&self, device: &dyn BlockDevice, options: CheckOptions) -> Result<Vec<Finding>>;
+    fn check(&self, device: &Arc<dyn BlockDevice>, options: CheckOptions) -> Result<Vec<Finding>>;
 
     /// Makes the file system larger or smaller; says how many bytes it has then.
-    fn resize(&self, device: &dyn BlockDevice, to: ResizeTo, sources: &Sources) -> Result<u64>;
+    fn resize(&self, device: &Arc<dyn BlockDevice>, to: ResizeTo, sources: &Sources) -> Result<u64>;
 
     /// The smallest size in bytes to which `resize` can bring it.
-    fn minimum_size(&self, device: &dyn BlockDevice) -> Result<u64>;
+    fn minimum_size(&self, device: &Arc<dyn BlockDevice>) -> Result<u64>;
 }

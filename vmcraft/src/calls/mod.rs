@@ -20,6 +20,7 @@ mod settings;
 mod signatures;
 mod text;
 mod transfer;
+mod uploads;
 mod volumes;
 pub(crate) mod writing;
 pub(crate) mod xattrs;
@@ -49,6 +50,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     text::CALLS,
     checksums::CALLS,
     transfer::CALLS,
+    uploads::CALLS,
     archives::CALLS,
     customize::CALLS,
     inspection::CALLS,

@@ -8,6 +8,7 @@ mod hostile;
 mod htree_write;
 mod journal;
 mod kernel;
+mod mkfs;
 mod model;
 mod namespace;
 mod operations;

@@ -1,0 +1,29 @@
+//! The driver's tools for a volume that is not mounted.
+
+use std::sync::Arc;
+
+use vmcraft_block::BlockDevice;
+use vmcraft_fs::{CheckOptions, Error, Finding, FormatOptions, Maintain, ResizeTo, Result, Sources};
+
+use crate::mkfs;
+
+/// Makes ext2, ext3 and ext4.
+pub(crate) struct Tools;
+
+impl Maintain for Tools {
+    fn format(&self, device: &Arc<dyn BlockDevice>, kind: &str, options: &FormatOptions) -> Result<()> {
+        mkfs::format(device, kind, options)
+    }
+
+    fn check(&self, _device: &Arc<dyn BlockDevice>, _options: CheckOptions) -> Result<Vec<Finding>> {
+        Err(Error::Unsupported("checking ext2, ext3 or ext4".into()))
+    }
+
+    fn resize(&self, _device: &Arc<dyn BlockDevice>, _to: ResizeTo, _sources: &Sources) -> Result<u64> {
+        Err(Error::Unsupported("resizing ext2, ext3 or ext4".into()))
+    }
+
+    fn minimum_size(&self, _device: &Arc<dyn BlockDevice>) -> Result<u64> {
+        Err(Error::Unsupported("resizing ext2, ext3 or ext4".into()))
+    }
+}
