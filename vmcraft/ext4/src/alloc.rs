@@ -230,11 +230,6 @@ impl Volume {
         Ok(state)
     }
 
-    /// How many blocks are free. We act as the superuser does, to whom the reserved ones are open.
-    pub(crate) fn available_blocks(&self) -> Result<u64> {
-        self.with_groups(|groups| Ok(groups.free_blocks))
-    }
-
     /// Where blocks for an inode's content are looked for first: in its group. Where groups have their
     /// metadata together, the first of them is for directories and the next one for files.
     pub(crate) fn block_goal(&self, inode: &Inode) -> u64 {

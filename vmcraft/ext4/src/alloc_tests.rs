@@ -44,7 +44,13 @@ fn check(image: &Path, what: &str) {
     assert_eq!(output.status.code(), Some(0), "{what}: {text}");
 }
 
-/// All of `count` blocks, in the pieces that the allocator has.
+impl Volume {
+    fn available_blocks(&self) -> Result<u64> {
+        self.with_groups(|groups| Ok(groups.free_blocks))
+    }
+}
+
+/// All blocks, in the pieces that the allocator has.
 fn allocate_all(volume: &Volume) -> Vec<Range<u64>> {
     let mut pieces = Vec::new();
     loop {

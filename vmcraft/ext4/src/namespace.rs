@@ -362,7 +362,7 @@ fn drop_name(volume: &Volume, mut inode: OpenInode) -> Result<()> {
 }
 
 /// Gives back all that an inode has, and the inode.
-fn release(volume: &Volume, mut inode: OpenInode) -> Result<()> {
+pub(crate) fn release(volume: &Volume, mut inode: OpenInode) -> Result<()> {
     content::free_all(volume, &mut inode)?;
     xattr_edit::release(volume, &mut inode)?;
     volume.free_inode(inode.number, inode.is_dir())

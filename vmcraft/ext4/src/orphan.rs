@@ -18,7 +18,7 @@ use crate::inode::{Inode, RawInode};
 use crate::map::{OpenInode, RunKind};
 use crate::superblock::{RawSuperblock, START};
 use crate::volume::Volume;
-use crate::{content, corrupt, xattr_edit};
+use crate::{content, corrupt, namespace};
 
 /// The longest orphan file in blocks that Linux takes.
 const LONGEST_FILE: u64 = 512;
@@ -80,9 +80,7 @@ fn orphan(volume: &Volume, number: u32) -> Result<(Inode, u32)> {
 fn finish(volume: &Volume, mut inode: Inode) -> Result<()> {
     let number = inode.number;
     if inode.links == 0 {
-        content::free_all(volume, &mut inode)?;
-        xattr_edit::release(volume, &mut inode)?;
-        return volume.free_inode(number, inode.is_dir());
+        return namespace::release(volume, OpenInode::new(inode));
     }
     if content::has_map(volume, &inode) {
         let size = inode.size;

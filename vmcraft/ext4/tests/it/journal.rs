@@ -15,7 +15,7 @@ fn name(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
 
-fn copy(from: &Path, to: &str) -> PathBuf {
+pub(crate) fn copy(from: &Path, to: &str) -> PathBuf {
     let to = from.with_file_name(to);
     run_ok("cp", ["--sparse=always", name(from), name(&to)]);
     to
@@ -49,7 +49,7 @@ for round in $(seq 1 "$2"); do round "$round"; done
 
 /// A volume as a power cut leaves it while the kernel writes to it. `mount` are the options of the
 /// mount, `rounds` how much is done.
-fn power_cut(options: &str, mount: &str, rounds: u32) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn power_cut(options: &str, mount: &str, rounds: u32) -> (tempfile::TempDir, PathBuf) {
     let dir = testkit::tempdir();
     let image = mke2fs(dir.path(), 64, options);
     let cut = {
@@ -60,12 +60,12 @@ fn power_cut(options: &str, mount: &str, rounds: u32) -> (tempfile::TempDir, Pat
     (dir, cut)
 }
 
-fn needs_recovery(image: &Path) -> bool {
+pub(crate) fn needs_recovery(image: &Path) -> bool {
     run_ok("dumpe2fs", ["-h", name(image)]).contains("needs_recovery")
 }
 
 /// Compares our replay in memory with the kernel's on the disk; the image itself must not change.
-fn assert_replays_like_kernel(cut: &Path, what: &str) -> Tree {
+pub(crate) fn assert_replays_like_kernel(cut: &Path, what: &str) -> Tree {
     assert!(needs_recovery(cut), "{what}: the journal is clean");
     let before = run_ok("sha256sum", [name(cut)]);
     let fs = tree::open(cut).unwrap_or_else(|e| panic!("{what}: {e}"));

@@ -13,6 +13,7 @@ mod model;
 mod namespace;
 mod operations;
 mod random;
+mod recovery;
 mod refused;
 mod rename;
 mod sample;

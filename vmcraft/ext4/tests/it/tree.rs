@@ -50,6 +50,14 @@ pub(crate) fn open_with(image: &Path, options: OpenOptions) -> Result<Box<dyn Fi
     (vmcraft_ext4::DRIVER.open)(Arc::new(RawFile::new(file, true)?) as Arc<dyn BlockDevice>, options)
 }
 
+/// Opens a volume that may be changed.
+pub(crate) fn open_for_writing(image: &Path) -> Result<Box<dyn FileSystem>> {
+    let file = File::options().read(true).write(true).open(image);
+    let file = file.unwrap_or_else(|e| panic!("{}: {e}", image.display()));
+    let device = Arc::new(RawFile::new(file, false)?) as Arc<dyn BlockDevice>;
+    (vmcraft_ext4::DRIVER.open)(device, OpenOptions::default())
+}
+
 /// Walks what our driver shows, and looks each name up. Fails on the first error.
 pub(crate) fn ours(fs: &dyn FileSystem) -> Result<Tree> {
     let mut tree = Tree::new();
