@@ -2,6 +2,7 @@
 
 mod blocks;
 mod conformance;
+mod content_write;
 mod corpus;
 mod features;
 mod hostile;
@@ -19,3 +20,4 @@ mod rename;
 mod sample;
 mod scratch;
 mod tree;
+mod xattr_write;
