@@ -104,7 +104,7 @@ impl Guest {
     }
 
     /// Has all file systems write what they have in memory to their devices.
-    fn sync_filesystems(&self) -> Result<()> {
+    pub(crate) fn sync_filesystems(&self) -> Result<()> {
         for (device, filesystem) in self.opened_filesystems() {
             if let Ok(writer) = filesystem.writer() {
                 writer.sync().map_err(|source| Error::FileSystem { device, source })?;

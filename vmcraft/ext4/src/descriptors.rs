@@ -232,8 +232,9 @@ impl DescriptorTable {
             raw.checksum = sum.unwrap_or(0).into();
             self.set_raw(group, &raw);
         }
+        let backups: Vec<u32> = self.sb.backups().collect();
         for (index, block) in (0..).zip(self.bytes.chunks_exact(self.sb.block_size as usize)) {
-            for copy in self.sb.descriptor_copies(index) {
+            for copy in self.sb.descriptor_copies(index, &backups) {
                 device.write_at(self.sb.byte_of(copy), block)?;
             }
         }

@@ -188,18 +188,18 @@ impl Superblock {
     }
 
     /// All blocks that hold the `index`-th block of the descriptor table: the one that is used, then its
-    /// backups.
-    pub(crate) fn descriptor_copies(&self, index: u32) -> Vec<u64> {
+    /// backups. `backups` are all groups with a backup of the superblock.
+    pub(crate) fn descriptor_copies(&self, index: u32, backups: &[u32]) -> Vec<u64> {
         let mut all = vec![self.descriptor_block(index)];
         if self.incompat.contains(Incompat::META_BG) && index >= self.first_meta_bg {
             let per_block = self.descriptors_per_block();
             let first = index.saturating_mul(per_block);
-            let backups = [first.saturating_add(1), first.saturating_add(per_block - 1)];
-            let backups = backups.into_iter().filter(|g| *g < self.groups && *g > first);
-            all.extend(backups.map(|g| self.group_start(g) + u64::from(self.has_superblock(g))));
+            let copies = [first.saturating_add(1), first.saturating_add(per_block - 1)];
+            let copies = copies.into_iter().filter(|g| *g < self.groups && *g > first);
+            all.extend(copies.map(|g| self.group_start(g) + u64::from(self.has_superblock(g))));
             all.dedup();
         } else {
-            all.extend(self.backups().map(|g| self.group_start(g) + 1 + u64::from(index)));
+            all.extend(backups.iter().map(|g| self.group_start(*g) + 1 + u64::from(index)));
         }
         all
     }

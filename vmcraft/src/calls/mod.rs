@@ -8,6 +8,7 @@ mod devices;
 pub(crate) mod directories;
 mod drives;
 mod files;
+mod filesystems;
 pub(crate) mod handle;
 mod inspection;
 mod kinds;
@@ -18,6 +19,7 @@ pub(crate) mod partitions;
 mod removing;
 mod settings;
 mod signatures;
+mod swap;
 mod text;
 mod transfer;
 mod uploads;
@@ -37,6 +39,8 @@ pub(crate) const AREAS: &[&[Call]] = &[
     partitions::CALLS,
     volumes::CALLS,
     signatures::CALLS,
+    filesystems::CALLS,
+    swap::CALLS,
     mounts::CALLS,
     directories::CALLS,
     metadata::CALLS,

@@ -6,6 +6,7 @@ mod devices;
 mod drives;
 mod examples;
 mod looking;
+mod making;
 mod mounting;
 mod reading;
 mod sample;

@@ -352,6 +352,7 @@ impl Shape {
                     return Err(Error::Unsupported(format!("{inodes} inodes on {blocks} blocks")));
                 }
                 blocks_per_group -= 8;
+                blocks = request.blocks;
                 continue;
             }
             let most = u32::MAX / groups;

@@ -174,7 +174,7 @@ fn options_as_mke2fs() {
     compare("ext4", 300 * MIB, &FormatOptions { bytes_per_inode: Some(2048), ..options("") });
     compare("ext4", 300 * MIB, &FormatOptions { reserved_percent: Some(1.25), ..options("") });
     compare("ext4", 300 * MIB, &FormatOptions { journal_bytes: Some(32 * MIB), ..options("") });
-    let blocks = FormatOptions { block_size: Some(4096), blocks: Some(33000), ..options("") };
+    let blocks = FormatOptions { block_size: Some(4096), blocks: Some(70_536), ..options("") };
     compare("ext4", 300 * MIB, &blocks);
     compare("ext4", 300 * MIB, &FormatOptions { label: Some("sixteen letters!".into()), ..options("") });
 }
