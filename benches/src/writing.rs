@@ -78,7 +78,7 @@ impl Bench<'_> {
     fn ours(&self, from: &Path, call: &str) -> Command {
         let image = self.image();
         let mut command = Command::shell(&format!(
-            "{} -a {} --format raw -m /dev/sda --run '{call}'",
+            "{} -a {} --format=raw -m /dev/sda --run '{call}'",
             self.vmcraft.display(),
             image.display()
         ));

@@ -262,7 +262,8 @@ pub(crate) fn drives_of(matches: &ArgMatches, add: &str, domain: &str) -> Vec<Dr
             }),
             Said::Domain(name) => drives.push(Drive::Domain(name)),
             Said::New(what) => drives.push(Drive::Prepared(what)),
-            Said::Format(name) => format = (!name.is_empty()).then_some(name),
+            // libguestfs's tools have `auto` for it, guestfish nothing.
+            Said::Format(name) => format = (!name.is_empty() && name != "auto").then_some(name),
             Said::Snapshot(name) => snapshot = (!name.is_empty()).then_some(name),
             Said::SectorSize(bytes) => sector_size = bytes.parse().ok(),
         }

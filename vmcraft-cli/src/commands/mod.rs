@@ -1,9 +1,11 @@
 //! The sub-commands: what is not a command of the shell.
 
 mod completions;
+pub(crate) mod customize;
 mod disk;
 mod inspect;
 pub(crate) mod mount;
+pub(crate) mod sysprep;
 pub(crate) mod unmount;
 
 use std::process::ExitCode;
@@ -21,6 +23,10 @@ pub(crate) enum Subcommand {
     Mount(Box<mount::Mount>),
     /// Unmount a guest's tree
     Unmount(unmount::Unmount),
+    /// Set up a guest without running any of its programs
+    Customize(Box<customize::Customize>),
+    /// Reset a guest so that copies of it can be made
+    Sysprep(Box<sysprep::Sysprep>),
     /// Look at disk images from outside
     Disk(disk::Disk),
     /// Print the completion of this command line for a shell
@@ -35,6 +41,8 @@ impl Subcommand {
             Self::Inspect(inspect) => inspect.run(),
             Self::Mount(mount) => mount.run(),
             Self::Unmount(unmount) => unmount.run(),
+            Self::Customize(customize) => customize.run(),
+            Self::Sysprep(sysprep) => sysprep.run(),
             Self::Disk(disk) => disk.run(),
             Self::Completions(completions) => completions.run(),
         }

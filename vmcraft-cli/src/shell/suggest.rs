@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(near("ecoh")[0], "echo");
         assert_eq!(near("mont")[0], "mount");
         assert_eq!(near("drive-add")[0], "add-drive");
-        assert!(near("frobnicate").is_empty());
+        assert!(near("xyzzyxyzzy").is_empty());
         assert!(unknown("ehco").ends_with("did you mean echo?"), "{}", unknown("ehco"));
     }
 }

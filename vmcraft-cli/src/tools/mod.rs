@@ -3,8 +3,9 @@
 //! Each tool is one file: a clap definition, and what it prints. What they share is beside them.
 
 mod cat;
-mod common;
+pub(crate) mod common;
 mod csv;
+mod customize;
 mod df;
 mod diff;
 mod fields;
@@ -81,12 +82,14 @@ pub(crate) const PERSONALITIES: &[Personality] = &[
     Personality::of::<mount::Guestunmount>("guestunmount"),
     Personality::of::<cat::Cat>("virt-cat"),
     Personality::of::<wrappers::CopyOut>("virt-copy-out"),
+    Personality::of::<customize::VirtCustomize>("virt-customize"),
     Personality::of::<df::Df>("virt-df"),
     Personality::of::<diff::Diff>("virt-diff"),
     Personality::of::<filesystems::Filesystems>("virt-filesystems"),
     Personality::of::<inspector::Inspector>("virt-inspector"),
     Personality::of::<log::Log>("virt-log"),
     Personality::of::<ls::Ls>("virt-ls"),
+    Personality::of::<customize::VirtSysprep>("virt-sysprep"),
     Personality::of::<wrappers::TarOut>("virt-tar-out"),
 ];
 

@@ -34,7 +34,8 @@ running=/usr/lib/virt-sysprep/scripts-done
 log=/root/virt-sysprep-firstboot.log
 
 [ "$1" = start ] || exit 0
-umask 077
+# What scripts print may be secret.
+(umask 077 && : >>"$log")
 {
     mkdir -p "$running"
     for script in "$scripts"/*; do
