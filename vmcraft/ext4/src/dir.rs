@@ -62,14 +62,16 @@ pub(crate) struct Entry<'a> {
     pub(crate) next: usize,
 }
 
-/// A place in a list: what one `rec_len` spans.
+/// A place in a list: what one `rec_len` spans. What its entry says is not checked yet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot<'a> {
     /// Where it starts and ends, in bytes from the start of the list.
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// `None` if nothing but room is here.
-    pub(crate) entry: Option<Entry<'a>>,
+    /// 0 if nothing but room is here.
+    pub(crate) inode: u32,
+    pub(crate) name: &'a BStr,
+    stored_type: u8,
 }
 
 impl Entry<'_> {
@@ -92,55 +94,85 @@ pub(crate) struct List<'a> {
 impl<'a> List<'a> {
     /// The entries in use, checked.
     pub(crate) fn entries(self, sb: &Superblock) -> impl Iterator<Item = Result<Entry<'a>>> + use<'a> {
-        self.slots(sb).filter_map(|slot| slot.map(|s| s.entry).transpose())
+        let typed = sb.incompat.contains(Incompat::FILETYPE);
+        let inodes = sb.inodes;
+        self.slots(sb).filter_map(move |slot| match slot {
+            Ok(slot) => self.entry(slot, typed, inodes).transpose(),
+            Err(error) => Some(Err(error)),
+        })
     }
 
-    /// All places from the start to the end of the list, checked; nothing follows an error.
+    /// All places from the start to the end of the list; nothing follows an error.
     pub(crate) fn slots(self, sb: &Superblock) -> impl Iterator<Item = Result<Slot<'a>>> + use<'a> {
-        let typed = sb.incompat.contains(Incompat::FILETYPE);
-        let (block_size, inodes) = (sb.block_size, sb.inodes);
+        let block_size = sb.block_size;
         let mut at = 0;
         std::iter::from_fn(move || {
             if at >= self.bytes.len() {
                 return None;
             }
-            let slot = self.slot(at, typed, block_size, inodes);
+            let slot = self.slot(at, block_size).ok_or_else(|| self.wrong_slot(at, block_size));
             at = slot.as_ref().map_or(self.bytes.len(), |s| s.end);
             Some(slot)
         })
     }
 
-    /// The place that starts at byte `at`.
-    fn slot(&self, at: usize, typed: bool, block_size: u32, inodes: u32) -> Result<Slot<'a>> {
-        let wrong = |what: String| {
-            corrupt(format!("directory entry of inode {}: {what}", self.inode), self.offset + at as u64)
-        };
-        let rest = self.bytes.get(at..).unwrap_or_default();
-        let Ok((raw, names)) = RawEntry::ref_from_prefix(rest) else {
-            return Err(wrong(format!("only {} bytes are left for it", rest.len())));
-        };
+    /// The entry of this name, checked. The other entries' names are not.
+    pub(crate) fn find(self, name: &BStr, sb: &Superblock) -> Result<Option<Entry<'a>>> {
+        for slot in self.slots(sb) {
+            let slot = slot?;
+            if slot.inode != 0 && slot.name == name {
+                return self.entry(slot, sb.incompat.contains(Incompat::FILETYPE), sb.inodes);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The place that starts at byte `at`. `None` if its length is wrong.
+    fn slot(&self, at: usize, block_size: u32) -> Option<Slot<'a>> {
+        let rest = self.bytes.get(at..)?;
+        let (raw, names) = RawEntry::ref_from_prefix(rest).ok()?;
         let len = record_len(raw.rec_len.get(), block_size);
         let name_len = usize::from(raw.name_len);
         if len < SHORTEST || !len.is_multiple_of(4) || len < HEADER + name_len || len > rest.len() {
-            return Err(wrong(format!(
-                "length {len}, with a name of {name_len} and {} bytes left",
-                rest.len()
-            )));
+            return None;
         }
-        let end = at + len;
-        let inode = raw.inode.get();
+        let (inode, name) = (raw.inode.get(), names.get(..name_len)?.as_bstr());
+        Some(Slot { start: at, end: at + len, inode, name, stored_type: raw.file_type })
+    }
+
+    fn wrong_slot(&self, at: usize, block_size: u32) -> Error {
+        let rest = self.bytes.get(at..).unwrap_or_default();
+        let what = match RawEntry::ref_from_prefix(rest) {
+            Ok((raw, _)) => format!(
+                "length {}, with a name of {} and {} bytes left",
+                record_len(raw.rec_len.get(), block_size),
+                raw.name_len,
+                rest.len()
+            ),
+            Err(_) => format!("only {} bytes are left for it", rest.len()),
+        };
+        self.wrong(&what, at)
+    }
+
+    /// The entry in a place, checked; `None` if nothing but room is there.
+    fn entry(&self, slot: Slot<'a>, typed: bool, inodes: u32) -> Result<Option<Entry<'a>>> {
+        let Slot { start, end, inode, name, stored_type } = slot;
         if inode == 0 {
-            return Ok(Slot { start: at, end, entry: None });
+            return Ok(None);
         }
         if inode > inodes {
-            return Err(wrong(format!("leads to inode {inode} of {inodes}")));
+            return Err(self.wrong(&format!("leads to inode {inode} of {inodes}"), start));
         }
-        let name = names.get(..name_len).unwrap_or_default().as_bstr();
         if name.is_empty() || name.find_byteset(b"/\0").is_some() {
-            return Err(wrong(format!("{name:?} is not a name")));
+            return Err(self.wrong(&format!("{name:?} is not a name"), start));
         }
-        let file_type = if typed { file_type(raw.file_type) } else { FileType::Unknown };
-        Ok(Slot { start: at, end, entry: Some(Entry { inode, name, file_type, next: end }) })
+        let file_type = if typed { file_type(stored_type) } else { FileType::Unknown };
+        Ok(Some(Entry { inode, name, file_type, next: end }))
+    }
+
+    /// `at` counts bytes of the list.
+    fn wrong(&self, what: &str, at: usize) -> Error {
+        corrupt(format!("directory entry of inode {}: {what}", self.inode), self.offset + at as u64)
     }
 }
 
@@ -297,21 +329,10 @@ pub(crate) fn read_dir(volume: &Volume, inode: &OpenInode, cursor: u64, visit: &
 pub(crate) fn find(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<Option<u32>> {
     let mut found = None;
     each_list(volume, inode, 0, &mut |list, _| {
-        found = find_in(list, name, &volume.sb)?;
+        found = list.find(name, &volume.sb)?.map(|entry| entry.inode);
         Ok(if found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     Ok(found)
-}
-
-/// The inode that `name` leads to in one list.
-pub(crate) fn find_in(list: List<'_>, name: &BStr, sb: &Superblock) -> Result<Option<u32>> {
-    for entry in list.entries(sb) {
-        let entry = entry?;
-        if entry.name == name {
-            return Ok(Some(entry.inode));
-        }
-    }
-    Ok(None)
 }
 
 /// The inode that a name leads to.

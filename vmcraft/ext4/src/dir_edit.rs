@@ -18,7 +18,7 @@ use crate::inode::{Inode, InodeFlags};
 use crate::map::OpenInode;
 use crate::superblock::Superblock;
 use crate::volume::Volume;
-use crate::{content, htree_edit, inline_dir};
+use crate::{content, corrupt, htree_edit, inline_dir};
 
 /// The longest name in bytes.
 const LONGEST_NAME: usize = 255;
@@ -147,18 +147,20 @@ pub(crate) fn scan(list: List<'_>, place: Place, name: &BStr, sb: &Superblock) -
     let mut before = None;
     for slot in list.slots(sb) {
         let slot = slot?;
-        if let Some(entry) = slot.entry
-            && entry.name == name
-        {
-            let (start, end) = (slot.start, slot.end);
-            scan.found = Some(Found { inode: entry.inode, place, start, end, before });
+        let (start, end, inode) = (slot.start, slot.end, slot.inode);
+        if inode != 0 && slot.name == name {
+            if inode > sb.inodes {
+                let what = format!("directory entry of inode {}: leads to inode {inode}", list.inode);
+                return Err(corrupt(what, list.offset + start as u64));
+            }
+            scan.found = Some(Found { inode, place, start, end, before });
             break;
         }
-        let used = slot.entry.map_or(0, |e| entry_len(e.name.len()));
-        if scan.room.is_none() && slot.end - slot.start >= used + needed {
-            scan.room = Some(Room { place, start: slot.start, end: slot.end, used });
+        let used = if inode == 0 { 0 } else { entry_len(slot.name.len()) };
+        if scan.room.is_none() && end - start >= used + needed {
+            scan.room = Some(Room { place, start, end, used });
         }
-        before = Some(slot.start);
+        before = Some(start);
     }
     Ok(scan)
 }
@@ -309,7 +311,7 @@ pub(crate) fn set_parent(volume: &Volume, dir: &mut OpenInode, parent: u32) -> R
     let sb = &volume.sb;
     let list = List { bytes: &block.bytes, inode: dir.number, offset };
     let second = list.slots(sb).nth(1).transpose()?;
-    let Some(slot) = second.filter(|s| s.entry.is_some_and(|e| e.name == "..")) else {
+    let Some(slot) = second.filter(|s| s.inode != 0 && s.name == "..") else {
         return Err(dir.corrupt("a directory whose second entry is not \"..\""));
     };
     let number = offset / u64::from(sb.block_size);

@@ -262,8 +262,8 @@ pub(crate) fn find(volume: &Volume, inode: &OpenInode, name: &BStr) -> Result<Op
     let mut path = Path::to(volume, inode, name)?;
     // No directory has more leaves than blocks.
     for _ in 0..inode.size.div_ceil(u64::from(volume.sb.block_size)) {
-        if let Some(found) = dir::find_in(path.leaf(volume, inode)?.list(), name, &volume.sb)? {
-            return Ok(Some(found));
+        if let Some(found) = path.leaf(volume, inode)?.list().find(name, &volume.sb)? {
+            return Ok(Some(found.inode));
         }
         if !path.advance(volume, inode)? {
             return Ok(None);
