@@ -62,6 +62,13 @@ fn disks() {
     compare_output("disks", Command::new(named("guestfish", dir.path())).current_dir(dir.path()));
 }
 
+#[test] // Partition tables and other things that are written to whole devices.
+fn partitioning() {
+    let dir = testkit::tempdir();
+    testkit::require("hexdump");
+    compare_output("partitioning", Command::new(named("guestfish", dir.path())).arg("-n"));
+}
+
 #[test]
 fn looking() {
     compare("looking");

@@ -20,7 +20,7 @@ pub(crate) use self::directory::{Directory, New, NewFile, child_error};
 pub(crate) use self::open::{Opening, open};
 pub(crate) use self::remove::{check_not_mounted, remove, remove_tree};
 pub(crate) use self::rename::{move_to, rename};
-pub(crate) use self::target::Target;
+pub(crate) use self::target::{Target, write_zeros};
 use crate::device;
 use crate::drive::Content;
 use crate::vfs::Mount;
@@ -142,12 +142,7 @@ impl Guest {
         name: &DeviceName,
     ) -> Result<(String, Arc<dyn BlockDevice>)> {
         let (name, device) = self.open_device(name)?;
-        if let Some(mount) = self.vfs.mounts().iter().find(|mount| device::overlap(&mount.device, &name)) {
-            return Err(Error::Usage(format!(
-                "{name}: busy: {} is mounted on {}; unmount it first",
-                mount.device, mount.mountpoint
-            )));
-        }
+        self.refuse_mounted(&name)?;
         if device.is_read_only() {
             return Err(Error::Device {
                 device: name,
@@ -155,6 +150,18 @@ impl Guest {
             });
         }
         Ok((name, device))
+    }
+
+    /// Refuses what must not be done to a device while it, a partition of it, or the disk that it is a
+    /// partition of is mounted.
+    pub(crate) fn refuse_mounted(&self, name: &str) -> Result<()> {
+        match self.vfs.mounts().iter().find(|mount| device::overlap(&mount.device, name)) {
+            None => Ok(()),
+            Some(mount) => Err(Error::Usage(format!(
+                "{name}: busy: {} is mounted on {}; unmount it first",
+                mount.device, mount.mountpoint
+            ))),
+        }
     }
 
     /// Forgets what was known of a device that was written as a whole: the file systems that were open

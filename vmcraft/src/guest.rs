@@ -13,7 +13,9 @@ use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
 use crate::device::{self, Disk, Found};
-use crate::drive::{Content, Drive, DriveOptions, WithSectorSize, ZeroDevice, directory_gate};
+use crate::drive::{
+    Content, Drive, DriveOptions, WithSectorSize, WriteProtected, ZeroDevice, directory_gate,
+};
 use crate::driver;
 use crate::host::{Host, Progress};
 use crate::inspect::Inspection;
@@ -37,6 +39,8 @@ pub struct Guest {
     pub(crate) transaction: Option<Transaction>,
     /// The writable disks that were taken for raw without being told, until that was said.
     pub(crate) guessed_formats: BTreeSet<usize>,
+    /// The devices that were marked as read-only, by their canonical names.
+    pub(crate) write_protected: BTreeSet<String>,
     /// How many changes that are all or nothing are going on inside each other.
     pub(crate) changes: u32,
     /// Opened file systems, by the canonical name of their device and whether the journal was ignored.
@@ -67,6 +71,7 @@ impl Guest {
             disks: None,
             transaction: None,
             guessed_formats: BTreeSet::new(),
+            write_protected: BTreeSet::new(),
             changes: 0,
             filesystems: Mutex::default(),
             vfs: Vfs::default(),
@@ -229,6 +234,7 @@ impl Guest {
         self.disks = None;
         self.transaction = None;
         self.guessed_formats.clear();
+        self.write_protected.clear();
         self.drives.clear();
     }
 
@@ -265,7 +271,14 @@ impl Guest {
 
     /// The device that a name led to, open.
     pub(crate) fn open_found(&self, found: &Found<'_>) -> Result<Arc<dyn BlockDevice>> {
-        let disk = found.disk.device.clone();
+        let mut disk = found.disk.device.clone();
+        // A partition of a disk that is read-only is, too.
+        if [&found.name, &device::disk_name(found.index)]
+            .iter()
+            .any(|name| self.write_protected.contains(*name))
+        {
+            disk = Arc::new(WriteProtected(disk));
+        }
         let Some(partition) = found.partition else { return Ok(disk) };
         let image = self.drives.get(found.index).map_or_else(String::new, Drive::shown);
         if partition.end_bytes() > disk.size() {

@@ -33,13 +33,21 @@ const GROUPS: &[Group] = &[
             rsync* \
             mkfs mkfs-b mkfs-btrfs mke2fs* mke2journal* mkswap* mksquashfs mklost-and-found tune2fs resize2fs* e2fsck \
             e2fsck-f fsck zerofree set-label set-uuid set-uuid-random set-e2label set-e2uuid set-e2attrs \
-            set-e2generation part-add part-init part-del part-disk part-resize part-set-* part-expand-gpt sfdisk sfdiskM \
-            sfdisk-N zero zero-device zero-free-space scrub-* wipefs blkdiscard fstrim disk-create \
+            set-e2generation wipefs \
             grub-install extlinux syslinux setfiles pvcreate pvremove pvresize* pvchange* \
             vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \
             luks-format* luks-add-key luks-kill-slot xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
-            ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra blockdev-setro blockdev-setrw",
+            ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra",
         reason: "writes, and this version only reads",
+    },
+    Group {
+        names: "sfdisk sfdiskM sfdisk-N",
+        reason: "takes scripts of one program: use part-init, part-add and part-set-mbr-id",
+    },
+    Group {
+        names: "scrub-*",
+        reason: "overwrites data so that nothing of it can be found on the medium, which a disk image cannot \
+            promise: zero-device and zero-free-space make it read as zeros",
     },
     Group {
         names: "aug-* hivex-* journal-* yara-* inotify-* ldmtool* list-ldm-* download-inode download-blocks \

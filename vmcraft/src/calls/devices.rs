@@ -216,7 +216,8 @@ impl Guest {
 
     /// Say whether a device cannot be written
     ///
-    /// This version writes to none.
+    /// That is so if `blockdev-setro` was called, or if the image may not be written. To a disk of a
+    /// drive that was added with `readonly` can be written: it is thrown away in the end.
     ///
     /// ```guestfish
     /// blockdev-getro /dev/sda
@@ -224,6 +225,61 @@ impl Guest {
     pub fn blockdev_getro(&self, device: &DeviceName) -> Result<bool> {
         let (_, device) = self.open_device(device)?;
         Ok(device.is_read_only())
+    }
+
+    /// Refuse changes of a device
+    ///
+    /// It, and if it is a disk all of its partitions, cannot be written until `blockdev-setrw`. Nothing
+    /// on it may be mounted.
+    ///
+    /// ```guestfish
+    /// blockdev-setro /dev/sda
+    /// ```
+    pub fn blockdev_setro(&mut self, device: &DeviceName) -> Result<()> {
+        let name = self.unused_device(device)?;
+        self.write_protected.insert(name);
+        Ok(())
+    }
+
+    /// Allow changes of a device
+    ///
+    /// It takes back `blockdev-setro`.
+    ///
+    /// ```guestfish
+    /// blockdev-setrw /dev/sda
+    /// ```
+    pub fn blockdev_setrw(&mut self, device: &DeviceName) -> Result<()> {
+        let name = self.unused_device(device)?;
+        self.write_protected.remove(&name);
+        Ok(())
+    }
+
+    /// Read the partition table again
+    ///
+    /// There is no need for this: calls that write to a disk do it.
+    ///
+    /// ```guestfish
+    /// blockdev-rereadpt /dev/sda
+    /// ```
+    pub fn blockdev_rereadpt(&mut self, device: &DeviceName) -> Result<()> {
+        let found = self.find_device(device)?;
+        if found.partition.is_some() {
+            return Err(Error::Usage(format!("{}: a partition has no partition table", found.name)));
+        }
+        let name = self.unused_device(device)?;
+        self.device_changed(&name);
+        Ok(())
+    }
+
+    /// Write what is in memory of a device
+    ///
+    /// There is no need for this: all calls see what others wrote. `sync` writes to the images.
+    ///
+    /// ```guestfish
+    /// blockdev-flushbufs /dev/sda
+    /// ```
+    pub fn blockdev_flushbufs(&self, device: &DeviceName) -> Result<()> {
+        self.find_device(device).map(drop)
     }
 
     /// Read a part of a device
@@ -254,6 +310,15 @@ impl Guest {
             partitions.extend(disk.partitions().iter().map(|p| (format!("{name}{}", p.number), p)));
         }
         Ok(partitions)
+    }
+
+    /// The canonical name of a device of which nothing is mounted, and none of its file systems open any
+    /// more.
+    fn unused_device(&mut self, device: &DeviceName) -> Result<String> {
+        let name = self.find_device(device)?.name;
+        self.refuse_mounted(&name)?;
+        self.forget_filesystems(|open| device::overlap(open, &name));
+        Ok(name)
     }
 
     /// The index of a partition's disk and its number.

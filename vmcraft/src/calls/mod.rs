@@ -4,8 +4,10 @@ mod archives;
 mod attributes;
 mod checksums;
 mod customize;
+mod device_data;
 mod devices;
 pub(crate) mod directories;
+mod disk_create;
 mod drives;
 mod files;
 mod filesystems;
@@ -15,6 +17,7 @@ mod kinds;
 mod making;
 pub(crate) mod metadata;
 mod mounts;
+pub(crate) mod partitioning;
 pub(crate) mod partitions;
 mod removing;
 mod settings;
@@ -34,9 +37,12 @@ use crate::call::Call;
 pub(crate) const AREAS: &[&[Call]] = &[
     handle::CALLS,
     drives::CALLS,
+    disk_create::CALLS,
     settings::CALLS,
     devices::CALLS,
+    device_data::CALLS,
     partitions::CALLS,
+    partitioning::CALLS,
     volumes::CALLS,
     signatures::CALLS,
     filesystems::CALLS,

@@ -75,15 +75,24 @@ impl Guest {
 
     /// Write into a device at an offset
     ///
-    /// `content` is written at byte `offset` of `device`. The result is how many bytes were written: all.
+    /// `content` is written at byte `offset` of `device`. The result is how many bytes were written: fewer
+    /// than `content` has where the device ends.
     ///
     /// ```guestfish
     /// pwrite-device /dev/sda "x" 446
     /// ```
     pub fn pwrite_device(&mut self, device: &DeviceName, content: &[u8], offset: i64) -> Result<i64> {
         let offset = not_negative("offset", offset)?;
-        let device = DeviceOrPath::new(device);
-        self.into_target(device, Opening::Existing, offset, |_, target| {
+        let (name, opened) = self.open_device(device)?;
+        let room = usize::try_from(opened.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        if room == 0 {
+            return Err(Error::Usage(format!(
+                "{name}: byte {offset} is beyond the end of the device, which has {} bytes",
+                opened.size()
+            )));
+        }
+        let content = &content[..content.len().min(room)];
+        self.into_target(DeviceOrPath::new(device), Opening::Existing, offset, |_, target| {
             target.put(crate::content::Run::Data(content))
         })?;
         Ok(i64::try_from(content.len()).unwrap_or(i64::MAX))

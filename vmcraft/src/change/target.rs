@@ -110,7 +110,7 @@ fn is_zero(data: &[u8]) -> bool {
     words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|byte| *byte == 0)
 }
 
-fn write_zeros(device: &dyn BlockDevice, offset: u64, len: u64) -> io::Result<()> {
+pub(crate) fn write_zeros(device: &dyn BlockDevice, offset: u64, len: u64) -> io::Result<()> {
     if let Some(discard) = device.discard() {
         return discard.write_zeroes(offset, len);
     }

@@ -8,6 +8,7 @@ mod examples;
 mod looking;
 mod making;
 mod mounting;
+mod partitioning;
 mod reading;
 mod sample;
 mod selinux;

@@ -305,7 +305,7 @@ pub(super) fn in_use(name: &str, detail: String) -> Error {
     Error::InUse { image: name.to_owned(), detail, advice }
 }
 
-fn refuse_other_kinds(name: &str, metadata: &fs::Metadata) -> Result<()> {
+pub(super) fn refuse_other_kinds(name: &str, metadata: &fs::Metadata) -> Result<()> {
     let kind = metadata.file_type();
     if kind.is_file() || kind.is_block_device() {
         return Ok(());

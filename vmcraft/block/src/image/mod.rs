@@ -1,6 +1,7 @@
 //! Opening an image: its format, its backing files, its lock.
 
 mod chain;
+mod create;
 mod info;
 mod probe;
 mod reference;
@@ -8,6 +9,7 @@ mod remote;
 mod via_qemu;
 
 pub use crate::uri::{is_uri, without_password};
+pub use create::{NewFormat, NewImage, Space, create};
 pub use info::{BitmapInfo, EncryptInfo, FormatSpecific, ImageInfo, Info, Qcow2Info, SnapshotInfo, info};
 
 use std::fmt;

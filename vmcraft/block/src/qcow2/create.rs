@@ -1,7 +1,10 @@
 //! Making an empty image.
 
+use std::io;
+
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::entry::COPIED;
 use super::header::{MAX_BACKING_NAME, MAX_L1_SIZE, RawHeader, extension};
 use super::{Compression, Incompatible, MAGIC, Problem};
 use crate::Result;
@@ -24,6 +27,9 @@ pub struct CreateOptions {
     pub extended_l2: bool,
     /// The backing file's name, as it is to stand in the image, and its format.
     pub backing: Option<(String, String)>,
+    /// Whether every cluster of the disk has its place in the image from the start. What is in those
+    /// places reads as zeros. Neither with a backing file nor with extended L2 entries.
+    pub preallocated: bool,
 }
 
 impl CreateOptions {
@@ -37,6 +43,7 @@ impl CreateOptions {
             compression: Compression::Zlib,
             extended_l2: false,
             backing: None,
+            preallocated: false,
         }
     }
 }
@@ -64,8 +71,12 @@ struct Layout {
     table_clusters: u64,
     /// then its blocks,
     blocks: u64,
-    /// then the L1 table.
+    /// then the L1 table,
     l1_clusters: u64,
+    /// then, if it is preallocated, the L2 tables,
+    l2_tables: u64,
+    /// then the disk itself.
+    data_clusters: u64,
 }
 
 impl Layout {
@@ -101,21 +112,41 @@ impl Layout {
             _ => return refused(format!("a disk of {size} bytes with clusters of {cluster_size}")),
         };
         let l1_clusters = (u64::from(l1_size) * 8).div_ceil(cluster_size);
+        let data_clusters = if options.preallocated { size.div_ceil(cluster_size) } else { 0 };
+        let l2_tables = data_clusters.div_ceil(l2_entries);
+        if options.preallocated && (options.backing.is_some() || options.extended_l2) {
+            return refused("preallocation with a backing file or extended L2 entries".into());
+        }
         let block_entries = (cluster_size * 8) >> order;
         let (mut table_clusters, mut blocks) = (1, 1);
         // The refcounts stand for themselves too; a few rounds reach the number.
         loop {
-            let all = 1 + table_clusters + blocks + l1_clusters;
+            let all = 1 + table_clusters + blocks + l1_clusters + l2_tables + data_clusters;
             let needed = (all.div_ceil(block_entries), (blocks * 8).div_ceil(cluster_size));
             if needed.0 <= blocks && needed.1 <= table_clusters {
                 break;
             }
             (blocks, table_clusters) = (needed.0.max(blocks), needed.1.max(table_clusters));
         }
-        Ok(Self { cluster_bits, refcount_order: order, size, l1_size, table_clusters, blocks, l1_clusters })
+        Ok(Self {
+            cluster_bits,
+            refcount_order: order,
+            size,
+            l1_size,
+            table_clusters,
+            blocks,
+            l1_clusters,
+            l2_tables,
+            data_clusters,
+        })
     }
 
     fn clusters(&self) -> u64 {
+        self.l2_start() + self.l2_tables + self.data_clusters
+    }
+
+    /// The first cluster behind the L1 table.
+    fn l2_start(&self) -> u64 {
         1 + self.table_clusters + self.blocks + self.l1_clusters
     }
 
@@ -144,10 +175,28 @@ fn create_unnamed(storage: &dyn Storage, options: &CreateOptions) -> Result<(), 
         (0..layout.blocks).flat_map(|block| (blocks_start + layout.bytes(block)).to_be_bytes()).collect();
     storage.write_at(layout.bytes(1), &table).map_err(io)?;
     storage.write_at(blocks_start, &ones(layout.clusters(), layout.refcount_order)).map_err(io)?;
+    write_l2_tables(storage, &layout).map_err(io)?;
     // Without its header it is no image, so a crash before leaves none.
     storage.flush().map_err(io)?;
     storage.write_at(0, &header).map_err(io)?;
     storage.flush().map_err(io)
+}
+
+/// The L1 table and the L2 tables of a preallocated image.
+fn write_l2_tables(storage: &dyn Storage, layout: &Layout) -> io::Result<()> {
+    let places = |first: u64, count: u64| -> Vec<u8> {
+        (first..first + count).flat_map(|cluster| (layout.bytes(cluster) | COPIED).to_be_bytes()).collect()
+    };
+    let l1_start = layout.bytes(1 + layout.table_clusters + layout.blocks);
+    storage.write_at(l1_start, &places(layout.l2_start(), layout.l2_tables))?;
+    let l2_entries = (1 << layout.cluster_bits) / 8;
+    for table in 0..layout.l2_tables {
+        let first = table * l2_entries;
+        let count = l2_entries.min(layout.data_clusters - first);
+        let entries = places(layout.l2_start() + layout.l2_tables + first, count);
+        storage.write_at(layout.bytes(layout.l2_start() + table), &entries)?;
+    }
+    Ok(())
 }
 
 /// `count` refcounts of 1. The blocks follow each other, so they can be written as one.

@@ -5,7 +5,7 @@ use super::{Header, Problem};
 /// Bits 9 to 55: where a cluster is in the image.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// Bit 63: the refcount is exactly 1, so the cluster may be written in place.
-const COPIED: u64 = 1 << 63;
+pub(super) const COPIED: u64 = 1 << 63;
 /// Bit 62 of an L2 entry: the cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
 /// Bit 0 of a standard L2 entry, version 3: the cluster reads as zeros.

@@ -41,6 +41,9 @@ fn new_images_are_what_was_asked_for() {
         CreateOptions { cluster_size: 4096, refcount_bits: 4, ..new(5 << 30) },
         CreateOptions { cluster_size: 2 << 20, compression: Compression::Zstd, ..new(1 << 50) },
         CreateOptions { extended_l2: true, refcount_bits: 8, ..new(1 << 40) },
+        CreateOptions { preallocated: true, ..new(5 << 30) },
+        CreateOptions { preallocated: true, ..new(0) },
+        CreateOptions { preallocated: true, version: 2, cluster_size: 512, ..new((3 << 20) + 512) },
     ] {
         try_create(&path, &creation).unwrap_or_else(|e| panic!("{creation:?}: {e}"));
         assert_clean(&path, &format!("{creation:?}"));
@@ -66,6 +69,8 @@ fn new_images_are_what_was_asked_for() {
         CreateOptions { version: 2, extended_l2: true, ..new(1) },
         CreateOptions { cluster_size: 4096, extended_l2: true, ..new(1) },
         CreateOptions { cluster_size: 512, ..new(1 << 50) },
+        CreateOptions { preallocated: true, extended_l2: true, ..new(1) },
+        CreateOptions { preallocated: true, backing: Some(("x".into(), "raw".into())), ..new(1) },
         CreateOptions { backing: Some(("x".repeat(1024), "raw".into())), ..new(1) },
         CreateOptions { cluster_size: 512, backing: Some(("x".repeat(400), "raw".into())), ..new(1) },
         new(u64::MAX),
@@ -168,4 +173,58 @@ proptest! {
         assert_clean(&path, "after the session");
         prop_assert!(qemu_bytes(&path) == model, "as QEMU reads it");
     }
+}
+
+#[test] // Each cluster has a place, which reads as zeros and is written in place.
+fn preallocated_images_do_not_grow() {
+    let dir = testkit::tempdir();
+    let path = dir.path().join("new.qcow2");
+    try_create(&path, &CreateOptions { preallocated: true, ..CreateOptions::new(100 << 20) }).unwrap();
+    let map = testkit::run_ok("qemu-img", ["map", "--output=json", text(&path)]);
+    let map: serde_json::Value = serde_json::from_str(&map).unwrap();
+    assert!(map.as_array().unwrap().iter().all(|extent| extent["offset"].is_u64()), "{map}");
+    let before = path.metadata().unwrap().len();
+    let image = open_writable(&path);
+    assert_eq!(read_all(&image), vec![0; 100 << 20]);
+    image.write_at(77 << 20, &[5; 1 << 20]).unwrap();
+    image.flush().unwrap();
+    drop(image);
+    assert_eq!(path.metadata().unwrap().len(), before);
+    assert_clean(&path, "written to");
+}
+
+#[test] // As `qemu-img create` with its kinds of preallocation.
+fn images_take_the_space_that_was_asked_for() {
+    use std::os::unix::fs::MetadataExt;
+    use vmcraft_block::image::{NewFormat, NewImage, Space};
+    let dir = testkit::tempdir();
+    for (space, is_allocated) in [(Space::Sparse, false), (Space::Allocated, true), (Space::Written, true)] {
+        let raw = dir.path().join("new.raw");
+        image::create(text(&raw), &NewImage { format: NewFormat::Raw(4 << 20), space }).unwrap();
+        let found = raw.metadata().unwrap();
+        assert_eq!((found.len(), found.blocks() * 512 >= 4 << 20), (4 << 20, is_allocated), "{space:?}");
+        let qcow2 = dir.path().join("new.qcow2");
+        let options = CreateOptions { preallocated: true, ..CreateOptions::new(4 << 20) };
+        image::create(text(&qcow2), &NewImage { format: NewFormat::Qcow2(options), space }).unwrap();
+        assert_eq!(qcow2.metadata().unwrap().blocks() * 512 >= 4 << 20, is_allocated, "{space:?}");
+        assert_clean(&qcow2, &format!("{space:?}"));
+    }
+}
+
+#[test] // What another process writes to is not emptied, and half an image is not left.
+fn images_in_use_are_not_made_anew() {
+    use vmcraft_block::image::{NewFormat, NewImage, Space};
+    let dir = testkit::tempdir();
+    let disk = mixed_disk(7, 1 << 20);
+    let path = write_file(dir.path(), "disk.raw", &disk);
+    let open = image::open(text(&path), &image::OpenOptions { read_only: false, ..options() }).unwrap();
+    let new = NewImage { format: NewFormat::Raw(1 << 20), space: Space::Sparse };
+    assert!(matches!(image::create(text(&path), &new), Err(Error::InUse { .. })));
+    drop(open);
+    assert_eq!(std::fs::read(&path).unwrap(), disk);
+    let bad = dir.path().join("bad.qcow2");
+    let options = CreateOptions { cluster_size: 3000, ..CreateOptions::new(1) };
+    let new = NewImage { format: NewFormat::Qcow2(options), space: Space::Sparse };
+    assert!(image::create(text(&bad), &new).is_err());
+    assert!(!bad.exists());
 }
