@@ -78,7 +78,7 @@ impl Guest {
     pub(crate) fn roll_back(&mut self) -> Result<()> {
         self.launched()?;
         if let Some(transaction) = &self.transaction {
-            transaction.rollback();
+            transaction.rollback().map_err(Error::Commit)?;
         }
         self.reload();
         Ok(())

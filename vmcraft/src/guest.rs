@@ -55,6 +55,8 @@ pub struct Guest {
     /// What inspection found, once it has looked.
     pub(crate) inspection: Option<Inspection>,
     gate: Arc<Gate>,
+    /// Where the journals are of images beside which there can be none.
+    state_directory: Option<PathBuf>,
 }
 
 impl Default for Guest {
@@ -82,6 +84,7 @@ impl Guest {
             warnings: Vec::new(),
             inspection: None,
             gate: directory_gate(Vec::new()),
+            state_directory: None,
         }
     }
 
@@ -100,6 +103,13 @@ impl Guest {
     /// Where calls read what they are told to read from `-`.
     pub fn set_input(&mut self, input: Box<dyn Read + Send>) {
         self.host.input = Some(input);
+    }
+
+    /// Where the journal of a commit is kept if the first image is no file of this host, or in a
+    /// directory that cannot be written: a directory that outlives a restart. It must be there. Without
+    /// this such images cannot be changed.
+    pub fn set_state_directory(&mut self, directory: Option<PathBuf>) {
+        self.state_directory = directory;
     }
 
     /// Where calls write what they are told to write to `-`.
@@ -147,8 +157,8 @@ impl Guest {
         let mut below = Vec::new();
         let mut counters = Vec::new();
         for drive in &self.drives {
-            let (device, access): (Arc<dyn BlockDevice>, _) = match drive.content {
-                Content::Zeros(size) => (Arc::new(ZeroDevice(size)), Access::Forget),
+            let (device, access, identity): (Arc<dyn BlockDevice>, _, _) = match drive.content {
+                Content::Zeros(size) => (Arc::new(ZeroDevice(size)), Access::Forget, None),
                 Content::Image => {
                     let (image, access) = self.open_image(drive)?;
                     if let Access::Refuse(reason) = &access {
@@ -159,15 +169,28 @@ impl Guest {
                         self.guessed_formats.insert(below.len());
                     }
                     counters.push(image.counters);
-                    (image.device, access)
+                    let identity = ImageIdentity::of(&drive.name, &image.format.to_string());
+                    let identity = identity.map_err(|source| Error::Host {
+                        path: drive.shown().into(),
+                        doing: "cannot find the image's path",
+                        source,
+                    })?;
+                    (image.device, access, Some(identity))
                 }
             };
-            below.push(TransactionDisk { device, name: drive.shown(), access });
+            below.push(TransactionDisk { device, name: drive.shown(), access, image: identity });
         }
         self.metrics.open = started.elapsed();
         self.counters = counters;
         let started = Instant::now();
-        let transaction = Transaction::new(below, TransactionOptions::default());
+        let options =
+            TransactionOptions { state_directory: self.state_directory.clone(), ..Default::default() };
+        let mut open = |name: &str, format: &str| {
+            let drive = DriveOptions { format: format.parse().ok(), ..DriveOptions::default() };
+            Ok(image::open(name, &self.open_options(&drive, false))?.device)
+        };
+        let (transaction, notes) = Transaction::open(below, options, &mut open)?;
+        self.warnings.extend(notes);
         let mut disks = Vec::new();
         for (index, drive) in self.drives.iter().enumerate() {
             // There is one for each drive.

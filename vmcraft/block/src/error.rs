@@ -92,6 +92,14 @@ pub enum Error {
         /// Why the gate closed.
         reason: String,
     },
+    /// The journal of an earlier session cannot be finished.
+    #[error("{journal}: {problem}")]
+    Journal {
+        /// The journal's path.
+        journal: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
     /// A backing or data file of the image could not be opened or read.
     #[error("{image}: {source}")]
     Within {

@@ -26,4 +26,6 @@ pub use cache::{Cache, Counters, Counts};
 pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice, check_range};
 pub use error::{Error, Result};
 pub use raw::RawFile;
-pub use transaction::{Access, Transaction, TransactionDisk, TransactionOptions};
+pub use transaction::{
+    Access, ImageIdentity, Observer, OpenImage, Step, Transaction, TransactionDisk, TransactionOptions,
+};

@@ -5,7 +5,7 @@ use std::io;
 use super::chunk::{Body, CHUNK, GRANULE, runs};
 use super::cleared::Clearing;
 use super::layer::Layer;
-use super::store::Store;
+use super::section::granules;
 use crate::BlockDevice;
 
 /// Neighbouring content is written together, up to so many bytes.
@@ -15,33 +15,30 @@ const BATCH: usize = 1 << 20;
 const ZEROS: usize = 64 << 10;
 
 /// Writes everything that changed. The device is not flushed.
-pub(super) fn apply(layer: &Layer, store: &Store, device: &dyn BlockDevice) -> io::Result<()> {
+pub(super) fn apply(layer: &Layer, device: &dyn BlockDevice) -> io::Result<()> {
     for (start, end, kind) in layer.cleared(device.size()) {
         clear(device, start, end - start, kind)?;
     }
-    let mut writer = Writer { device, start: 0, pending: Vec::new() };
+    let mut writer = Writer::new(device);
     for (index, chunk) in layer.chunks() {
         let loaded;
         let bytes = match &chunk.body {
             Body::Memory(buffer) => buffer.peek(),
             Body::Spilled(slot) => {
-                loaded = store.load(slot, chunk.present)?;
+                loaded = slot.load(chunk.present)?;
                 &loaded
             }
         };
         for (first, end) in runs(chunk.present) {
-            let (from, to) = (u64::from(first) * GRANULE, u64::from(end) * GRANULE);
-            // The last granule of the disk may be a short one.
-            let to = to.min(device.size().saturating_sub(index * CHUNK));
-            let range = usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0);
-            writer.write(index * CHUNK + from, bytes.get(range).unwrap_or_default())?;
+            let at = index * CHUNK + u64::from(first) * GRANULE;
+            writer.write_within(at, bytes.get(granules(first, end)).unwrap_or_default())?;
         }
     }
     writer.finish()
 }
 
 /// Clears a range of a disk.
-fn clear(device: &dyn BlockDevice, offset: u64, len: u64, kind: Clearing) -> io::Result<()> {
+pub(super) fn clear(device: &dyn BlockDevice, offset: u64, len: u64, kind: Clearing) -> io::Result<()> {
     match (device.discard(), kind) {
         (Some(discard), Clearing::Discard) => discard.discard(offset, len),
         (Some(discard), Clearing::Zeroes) => discard.write_zeroes(offset, len),
@@ -61,14 +58,26 @@ fn clear(device: &dyn BlockDevice, offset: u64, len: u64, kind: Clearing) -> io:
 }
 
 /// Joins neighbouring writes.
-struct Writer<'a> {
+pub(super) struct Writer<'a> {
     device: &'a dyn BlockDevice,
     /// Where the pending bytes begin.
     start: u64,
     pending: Vec<u8>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// Writes to this device.
+    pub(super) fn new(device: &'a dyn BlockDevice) -> Self {
+        Self { device, start: 0, pending: Vec::new() }
+    }
+
+    /// Writes granules. The last one of the disk may be a short one.
+    pub(super) fn write_within(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let rest = self.device.size().saturating_sub(offset);
+        let len = usize::try_from(rest).map_or(data.len(), |rest| rest.min(data.len()));
+        self.write(offset, data.get(..len).unwrap_or_default())
+    }
+
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         if self.start + self.pending.len() as u64 != offset || self.pending.len() + data.len() > BATCH {
             self.send()?;
@@ -86,7 +95,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    /// Writes what is left.
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.send()
     }
 }

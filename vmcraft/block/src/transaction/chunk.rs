@@ -14,6 +14,9 @@ pub(super) const CHUNK_LEN: usize = 64 << 10;
 /// What is new is known by pieces of this many bytes: 128 in a chunk, one bit each.
 pub(super) const GRANULE: u64 = 512;
 
+/// [`GRANULE`] as a length in memory.
+pub(super) const GRANULE_LEN: usize = 512;
+
 /// How many bytes all buffers of a transaction have.
 #[derive(Debug, Default)]
 pub(super) struct Gauge(AtomicUsize);

@@ -71,6 +71,23 @@ impl Layer {
         visible
     }
 
+    /// How much of the new content lies where the disk below has holes: what it grows by, about.
+    pub(super) fn bytes_over_holes(&self, below: &dyn BlockDevice) -> io::Result<u64> {
+        let (mut bytes, mut hole) = (0, 0..0);
+        for (index, chunk) in &self.chunks {
+            let start = index * CHUNK;
+            let new = u64::from(chunk.present.count_ones()) * GRANULE;
+            if let Some(extents) = below.extents().filter(|_| !hole.contains(&start)) {
+                let extent = extents.extent_at(start)?;
+                hole = if extent.is_hole { start..start + extent.len } else { 0..0 };
+            }
+            if below.extents().is_some() && hole.contains(&start) {
+                bytes += new;
+            }
+        }
+        Ok(bytes)
+    }
+
     /// Remembers the layer as it is now.
     pub(super) fn save(&mut self) {
         self.saved = Some(Saved { chunks: HashMap::new(), cleared: self.cleared.clone() });
@@ -149,13 +166,7 @@ impl Layer {
     }
 
     /// Fills `buf` from byte `offset`. The range has been checked.
-    pub(super) fn read(
-        &self,
-        store: &Store,
-        below: &dyn BlockDevice,
-        offset: u64,
-        buf: &mut [u8],
-    ) -> io::Result<()> {
+    pub(super) fn read(&self, below: &dyn BlockDevice, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if self.is_empty() {
             return below.read_at(offset, buf);
         }
@@ -168,7 +179,7 @@ impl Layer {
             match source {
                 Source::Below => below.read_at(at, now)?,
                 Source::Zeros => now.fill(0),
-                Source::New => self.read_chunk(store, at, now)?,
+                Source::New => self.read_chunk(at, now)?,
             }
             (at, rest) = (to, later);
         }
@@ -176,7 +187,7 @@ impl Layer {
     }
 
     /// Reads what is all in one chunk.
-    fn read_chunk(&self, store: &Store, at: u64, buf: &mut [u8]) -> io::Result<()> {
+    fn read_chunk(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         let from = length(at % CHUNK);
         match self.chunks.get(&(at / CHUNK)).map(|chunk| &chunk.body) {
             Some(Body::Memory(buffer)) => {
@@ -184,7 +195,7 @@ impl Layer {
                 buf.copy_from_slice(bytes);
                 Ok(())
             }
-            Some(Body::Spilled(slot)) => store.read(slot, at % CHUNK, buf),
+            Some(Body::Spilled(slot)) => slot.read(at % CHUNK, buf),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -203,11 +214,11 @@ impl Layer {
         // The granules at both ends are kept whole: what the data leaves out of them comes from below.
         let first = granule(offset);
         let last = granule(end - 1);
-        let head = self.rest_of_granule(store, below, offset, end, offset)?;
+        let head = self.rest_of_granule(below, offset, end, offset)?;
         let tail = if last == first && head.is_some() {
             None
         } else {
-            self.rest_of_granule(store, below, offset, end, end - 1)?
+            self.rest_of_granule(below, offset, end, end - 1)?
         };
         let present = mask(first, last + 1);
         let old = self.chunks.get(&index);
@@ -215,7 +226,7 @@ impl Layer {
         let loaded = match old {
             _ if data.len() == CHUNK_LEN => Some(Box::from(data)),
             None => Some(vec![0; CHUNK_LEN].into_boxed_slice()),
-            Some(Chunk { body: Body::Spilled(slot), present }) => Some(store.load(slot, *present)?),
+            Some(Chunk { body: Body::Spilled(slot), present }) => Some(slot.load(*present)?),
             Some(Chunk { body: Body::Memory(_), .. }) => None,
         };
         // From here on nothing fails.
@@ -250,7 +261,6 @@ impl Layer {
     /// it and it is not in a chunk already.
     fn rest_of_granule(
         &self,
-        store: &Store,
         below: &dyn BlockDevice,
         offset: u64,
         end: u64,
@@ -264,7 +274,7 @@ impl Layer {
         }
         let mut piece = [0; 512];
         let known = piece.get_mut(..length(to - start)).unwrap_or_default();
-        self.read(store, below, start, known)?;
+        self.read(below, start, known)?;
         Ok(Some((start, piece)))
     }
 

@@ -3,12 +3,18 @@
 //!
 //! Reads see what was written. New content is kept in memory, and past a limit in a file without a
 //! name; discarded ranges and ranges of zeros are kept as ranges. A savepoint inside the transaction
-//! takes back the steps of one change that fails.
+//! takes back the steps of one change that fails. A commit is made durable in a redo journal before it
+//! touches the images, and is finished by whoever opens them next if it is cut off.
+//! `docs/transaction.md` tells it all.
 
 mod apply;
 mod chunk;
 mod cleared;
+mod identity;
+mod journal;
 mod layer;
+mod recovery;
+mod section;
 mod spill;
 mod store;
 
@@ -19,10 +25,13 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::chunk::{CHUNK, CHUNK_LEN, GRANULE};
 use self::cleared::Clearing;
+pub use self::identity::ImageIdentity;
+use self::journal::{Changed, Journal};
 use self::layer::Layer;
+pub use self::recovery::OpenImage;
 use self::store::Store;
 use crate::device::check_range;
-use crate::{BlockDevice, Discard, Extent, MapExtents};
+use crate::{BlockDevice, Discard, Extent, MapExtents, Result};
 
 /// What becomes of what is written to a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,21 +53,74 @@ pub struct TransactionDisk {
     pub name: String,
     /// What becomes of what is written.
     pub access: Access,
+    /// The image that the disk is in. Without one, a commit that is cut off leaves a part of the
+    /// changes on the disk.
+    pub image: Option<ImageIdentity>,
 }
 
 /// How a transaction keeps what is written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TransactionOptions {
     /// How many bytes of new content are kept in memory at most.
     pub memory: usize,
-    /// Where the rest is kept: the first directory that takes a file.
+    /// Where the rest is kept if it cannot be beside the first image: the first directory that takes a
+    /// file.
     pub spill_directories: Vec<PathBuf>,
+    /// Where the journals of disks are that are no files of this host, or in directories that cannot be
+    /// written. It should outlive a restart of the host.
+    pub state_directory: Option<PathBuf>,
+    /// Asked before each step of a commit; if it answers with an error, the step fails so. For tests of
+    /// what is left when a commit is cut off.
+    pub observer: Observer,
 }
 
 /// 64 MiB in memory, the rest in the directory for temporary files.
 impl Default for TransactionOptions {
     fn default() -> Self {
-        Self { memory: 64 << 20, spill_directories: vec![std::env::temp_dir()] }
+        Self {
+            memory: 64 << 20,
+            spill_directories: vec![std::env::temp_dir()],
+            state_directory: None,
+            observer: Observer::default(),
+        }
+    }
+}
+
+/// A step of a commit, in the order in which they are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Writing the changes to the journal's file, which has no name yet.
+    WriteJournal,
+    /// Making that durable.
+    SyncJournal,
+    /// Writing a file that points to the journal, for each other image.
+    WritePointer,
+    /// Giving the journal its name: from then on the commit has happened.
+    PublishJournal,
+    /// Writing the changes to an image.
+    Apply,
+    /// Flushing an image.
+    Flush,
+    /// Removing the pointers.
+    RemovePointers,
+    /// Removing the journal.
+    RemoveJournal,
+}
+
+type Observe = dyn Fn(Step) -> io::Result<()> + Send + Sync;
+
+/// Is asked before each step of a commit; by default nobody.
+#[derive(Clone, Default)]
+pub struct Observer(Option<Arc<Observe>>);
+
+impl Observer {
+    /// One that asks `observe`.
+    pub fn new(observe: impl Fn(Step) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+
+    fn before(&self, step: Step) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |observe| observe(step))
     }
 }
 
@@ -71,6 +133,8 @@ pub struct Transaction {
 
 struct Shared {
     disks: Vec<TransactionDisk>,
+    state_directory: Option<PathBuf>,
+    observer: Observer,
     state: RwLock<State>,
 }
 
@@ -80,19 +144,39 @@ struct State {
     store: Store,
     /// The chunks that are in memory, and some that no longer are: disk and chunk, the oldest first.
     queue: VecDeque<(usize, u64)>,
-    has_savepoint: bool,
+    /// The journal of a commit that could not be finished: until it is, nothing can be changed.
+    unfinished: Option<Journal>,
 }
 
 impl Transaction {
-    /// A transaction over these disks. Nothing is written to them before a commit.
+    /// A transaction over disks of which no earlier session left a journal. Nothing is written to them
+    /// before a commit.
     pub fn new(disks: Vec<TransactionDisk>, options: TransactionOptions) -> Self {
+        let home = home(&disks).and_then(|index| disks.get(index)?.image.as_ref());
+        let journals = home.map(|image| image.journal_paths(options.state_directory.as_deref()));
         let state = State {
             layers: disks.iter().map(|_| Layer::default()).collect(),
-            store: Store::new(options.memory, options.spill_directories),
+            store: Store::new(options.memory, journals.unwrap_or_default(), options.spill_directories),
             queue: VecDeque::new(),
-            has_savepoint: false,
+            unfinished: None,
         };
-        Self { shared: Arc::new(Shared { disks, state: RwLock::new(state) }) }
+        let TransactionOptions { state_directory, observer, .. } = options;
+        Self { shared: Arc::new(Shared { disks, state_directory, observer, state: RwLock::new(state) }) }
+    }
+
+    /// A transaction over these disks, after what an earlier session left is finished: a commit that
+    /// was cut off is completed on the images that are open for writing, and on others is shown as if
+    /// it was. The disks that are to be written must be open for that already, and locked. What the
+    /// user should know comes with it.
+    ///
+    /// `open` is asked for images of such a commit that are none of these disks.
+    pub fn open(
+        mut disks: Vec<TransactionDisk>,
+        options: TransactionOptions,
+        open: &mut OpenImage<'_>,
+    ) -> Result<(Self, Vec<String>)> {
+        let notes = recovery::recover(&mut disks, &options, open)?;
+        Ok((Self::new(disks, options), notes))
     }
 
     /// A disk as the transaction shows it. `None` if there are not so many.
@@ -119,16 +203,13 @@ impl Transaction {
 
     /// Remembers the disks as they are now. There is one savepoint: an earlier one is forgotten.
     pub fn savepoint(&self) {
-        let mut state = self.shared.write();
-        state.has_savepoint = true;
-        state.layers.iter_mut().for_each(Layer::save);
+        self.shared.write().layers.iter_mut().for_each(Layer::save);
     }
 
     /// Takes back what was written since the savepoint, which is gone then. Without a savepoint
     /// nothing happens.
     pub fn rollback_to_savepoint(&self) {
         let mut state = self.shared.write();
-        state.has_savepoint = false;
         let State { layers, queue, .. } = &mut *state;
         for (disk, layer) in layers.iter_mut().enumerate() {
             queue.extend(layer.restore().into_iter().map(|chunk| (disk, chunk)));
@@ -137,34 +218,93 @@ impl Transaction {
 
     /// Forgets the savepoint and keeps what was written since.
     pub fn release_savepoint(&self) {
-        let mut state = self.shared.write();
-        state.has_savepoint = false;
-        state.layers.iter_mut().for_each(Layer::release);
+        self.shared.write().layers.iter_mut().for_each(Layer::release);
     }
 
-    /// Takes back everything since the last commit.
-    pub fn rollback(&self) {
-        self.shared.write().clear();
-    }
-
-    /// Writes the changes to the disks that take them and flushes those; nothing is changed any more
-    /// then on any disk. On failure the changes stay in the transaction.
-    pub fn commit(&self) -> io::Result<()> {
+    /// Takes back everything since the last commit. Refused while a commit is half done.
+    pub fn rollback(&self) -> io::Result<()> {
         let mut state = self.shared.write();
-        let mut written = Vec::new();
-        for (disk, layer) in self.shared.disks.iter().zip(&state.layers) {
-            if disk.access == Access::Commit && !layer.is_empty() {
-                apply::apply(layer, &state.store, &*disk.device)
-                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", disk.name)))?;
-                written.push(disk);
-            }
-        }
-        for disk in written {
-            disk.device.flush().map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", disk.name)))?;
-        }
-        state.committed(&self.shared.disks);
+        state.check_finished()?;
+        state.clear();
         Ok(())
     }
+
+    /// Writes the changes to the disks that take them, all or none, and flushes those; nothing is
+    /// changed any more then on them.
+    ///
+    /// If it fails before the images are touched, they and the changes are as they were. If it fails
+    /// while they are written, the journal stays: nothing can be changed then until a commit succeeds,
+    /// or else the images are opened again, which finishes it.
+    pub fn commit(&self) -> io::Result<()> {
+        let Shared { disks, state_directory, observer, .. } = &*self.shared;
+        let mut guard = self.shared.write();
+        let state = &mut *guard;
+        let is_changed = |(_, (disk, layer)): &(usize, (&TransactionDisk, &Layer))| {
+            disk.access == Access::Commit && !layer.is_empty()
+        };
+        let changed: Vec<_> = disks.iter().zip(&state.layers).enumerate().filter(is_changed).collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        if state.unfinished.is_none() {
+            let home = home(disks);
+            let mut set = Vec::new();
+            if let Some((index, disk)) = home.and_then(|index| Some((index, disks.get(index)?)))
+                && let Some(image) = &disk.image
+            {
+                let layer =
+                    changed.iter().find(|(changed, _)| *changed == index).map(|(_, (_, layer))| *layer);
+                set.push(Changed { image, device: &*disk.device, layer });
+            }
+            for (index, (disk, layer)) in &changed {
+                if let Some(image) = disk.image.as_ref().filter(|_| Some(*index) != home) {
+                    set.push(Changed { image, device: &*disk.device, layer: Some(*layer) });
+                }
+            }
+            if set.iter().any(|disk| disk.layer.is_some()) {
+                let spill = state.store.spill()?;
+                state.unfinished = Some(Journal::write(spill, &set, state_directory.as_deref(), observer)?);
+            }
+        }
+        let finish = || -> io::Result<()> {
+            for (_, (disk, layer)) in &changed {
+                observer.before(Step::Apply)?;
+                apply::apply(layer, &*disk.device).map_err(|e| of_disk(disk, &e))?;
+            }
+            for (_, (disk, _)) in &changed {
+                observer.before(Step::Flush)?;
+                disk.device.flush().map_err(|e| of_disk(disk, &e))?;
+            }
+            state.unfinished.as_ref().map_or(Ok(()), |journal| journal.remove(observer))
+        };
+        match (finish(), &state.unfinished) {
+            (Ok(()), _) => {
+                state.committed(disks);
+                Ok(())
+            }
+            (Err(e), None) => Err(e),
+            (Err(e), Some(journal)) => Err(io::Error::new(
+                e.kind(),
+                format!(
+                    "the commit was cut off: {e}; its journal {} finishes it at the next commit, or when the \
+                     image is opened again",
+                    journal.path.display()
+                ),
+            )),
+        }
+    }
+}
+
+/// The disk beside whose image the journal is: the first one in a file of the host, or else the first.
+fn home(disks: &[TransactionDisk]) -> Option<usize> {
+    let image = |disk: &TransactionDisk| disk.image.clone().filter(|_| disk.access == Access::Commit);
+    let in_file = |disk: &TransactionDisk| image(disk).is_some_and(|image| image.file_path().is_some());
+    disks.iter().position(in_file).or_else(|| disks.iter().position(|disk| image(disk).is_some()))
+}
+
+/// The error with the disk that it is about.
+fn of_disk(disk: &TransactionDisk, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", disk.name))
 }
 
 impl Shared {
@@ -183,19 +323,29 @@ impl State {
         self.layers.iter_mut().for_each(Layer::clear);
         self.queue.clear();
         self.store.reset();
-        self.has_savepoint = false;
+    }
+
+    /// Refuses changes while a commit is half done.
+    fn check_finished(&self) -> io::Result<()> {
+        match &self.unfinished {
+            None => Ok(()),
+            Some(journal) => Err(io::Error::other(format!(
+                "a commit was cut off, and has to be finished before anything else changes; its journal is {}",
+                journal.path.display()
+            ))),
+        }
     }
 
     /// Forgets what is on the disks now. What is only seen here stays.
     fn committed(&mut self, disks: &[TransactionDisk]) {
+        self.unfinished = None;
         for (disk, layer) in disks.iter().zip(&mut self.layers) {
             if disk.access == Access::Commit {
                 layer.clear();
             }
         }
-        if self.layers.iter().all(Layer::is_empty) {
-            self.clear();
-        }
+        // The file was the journal.
+        self.store.reset();
     }
 
     /// Makes room in memory for one chunk more, or two if a savepoint keeps the old content.
@@ -244,6 +394,7 @@ impl State {
     }
 
     fn write(&mut self, index: usize, disk: &TransactionDisk, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_finished()?;
         let (mut at, mut rest) = (offset, data);
         while !rest.is_empty() {
             let room = CHUNK_LEN - usize::try_from(at % CHUNK).unwrap_or(0);
@@ -268,6 +419,7 @@ impl State {
         len: u64,
         kind: Clearing,
     ) -> io::Result<()> {
+        self.check_finished()?;
         let (size, end) = (disk.device.size(), offset + len);
         // At most the end of the disk, whose last granule may be a short one.
         let first = offset.checked_next_multiple_of(GRANULE).unwrap_or(size).min(size);
@@ -331,7 +483,7 @@ impl BlockDevice for TransactionDevice {
         check_range(offset, buf.len() as u64, disk.device.size(), "a read")?;
         let state = self.shared.read();
         // There is a layer for each disk.
-        state.layers[self.index].read(&state.store, &*disk.device, offset, buf)
+        state.layers[self.index].read(&*disk.device, offset, buf)
     }
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         let disk = self.writable()?;

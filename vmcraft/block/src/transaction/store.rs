@@ -12,40 +12,41 @@ pub(super) struct Store {
     gauge: Arc<Gauge>,
     /// How many bytes of chunks may be in memory.
     pub(super) limit: usize,
+    /// What the file may become: the journal of the first image, beside it or elsewhere.
+    journals: Vec<PathBuf>,
+    /// Where it is otherwise.
     directories: Vec<PathBuf>,
     spill: Option<Spill>,
 }
 
 impl Store {
-    /// At most `limit` bytes in memory; the rest in a file in the first directory that takes one.
-    pub(super) fn new(limit: usize, directories: Vec<PathBuf>) -> Self {
-        Self { gauge: Arc::default(), limit, directories, spill: None }
+    /// At most `limit` bytes in memory; the rest in a file that can become one of these journals, or
+    /// in the first directory that takes one.
+    pub(super) fn new(limit: usize, journals: Vec<PathBuf>, directories: Vec<PathBuf>) -> Self {
+        Self { gauge: Arc::default(), limit, journals, directories, spill: None }
     }
 
     pub(super) fn gauge(&self) -> &Arc<Gauge> {
         &self.gauge
     }
 
+    /// The file, made now if there is none.
+    pub(super) fn spill(&mut self) -> io::Result<&mut Spill> {
+        if self.spill.as_ref().is_some_and(|spill| spill.is_published) {
+            self.spill = None;
+        }
+        match &mut self.spill {
+            Some(spill) => Ok(spill),
+            none => Ok(none.insert(Spill::new(&self.journals, &self.directories)?)),
+        }
+    }
+
     /// Writes the granules of a chunk that are `present` to the file.
     pub(super) fn store(&mut self, bytes: &[u8], present: u128) -> io::Result<Arc<Slot>> {
-        let spill = match &mut self.spill {
-            Some(spill) => spill,
-            none => none.insert(Spill::new(&self.directories)?),
-        };
-        spill.store(bytes, present)
+        self.spill()?.store(bytes, present)
     }
 
-    /// Reads from byte `in_chunk` of a chunk in the file.
-    pub(super) fn read(&self, slot: &Slot, in_chunk: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.spill.as_ref().ok_or(io::ErrorKind::NotFound)?.read(slot, in_chunk, buf)
-    }
-
-    /// Reads a chunk in the file.
-    pub(super) fn load(&self, slot: &Slot, present: u128) -> io::Result<Box<[u8]>> {
-        self.spill.as_ref().ok_or(io::ErrorKind::NotFound)?.load(slot, present)
-    }
-
-    /// Gives the file's space back. No chunk may be in it any more.
+    /// Begins another file when one is needed. The old one goes with the last chunk in it.
     pub(super) fn reset(&mut self) {
         self.spill = None;
     }

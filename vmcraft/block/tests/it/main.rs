@@ -19,3 +19,4 @@ mod recorder;
 mod remote;
 mod support;
 mod transaction;
+mod transaction_crash;

@@ -77,7 +77,7 @@ impl Discard for Thin {
 }
 
 pub(crate) fn disk(device: Arc<dyn BlockDevice>, access: Access) -> TransactionDisk {
-    TransactionDisk { device, name: "disk".into(), access }
+    TransactionDisk { device, name: "disk".into(), access, image: None }
 }
 
 /// So little memory that most chunks are in the file.
@@ -189,7 +189,7 @@ proptest! {
                     assert!(!transaction.is_changed());
                 }
                 Operation::Rollback => {
-                    transaction.rollback();
+                    transaction.rollback().unwrap();
                     (model, saved) = (committed.clone(), None);
                 }
             }

@@ -1,0 +1,540 @@
+//! A commit that is cut off anywhere: after the next opening all disks are as before, or all as after.
+//!
+//! A double over each disk and an observer of the commit copy all files before every step, and in the
+//! middle of every write. Each copy is a crash: it is put back, opened and compared.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vmcraft_block::image::{self, OpenOptions};
+use vmcraft_block::{
+    Access, BlockDevice, Discard, ImageIdentity, MapExtents, Observer, Step, Transaction, TransactionDisk,
+    TransactionOptions,
+};
+
+use crate::support::{Noise, assert_same, mixed_disk, options, read_all, text, write_file};
+
+const SIZE: usize = 1 << 20;
+
+/// The files of a directory.
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// All crashes of a session: what the files were.
+#[derive(Default)]
+struct Crashes {
+    directory: PathBuf,
+    copies: Mutex<Vec<(String, Files)>>,
+}
+
+fn files(directory: &Path) -> Files {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+}
+
+/// Puts files back, in place: an image stays the same file.
+fn put_back(directory: &Path, copy: &Files) {
+    for path in files(directory).into_keys().filter(|path| !copy.contains_key(path)) {
+        fs::remove_file(path).unwrap();
+    }
+    for (path, bytes) in copy {
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+impl Crashes {
+    fn copy(&self, what: String) {
+        let copy = files(&self.directory);
+        let mut copies = self.copies.lock().unwrap();
+        // What changed nothing since is the same crash.
+        if copies.last().is_none_or(|(_, last)| *last != copy) {
+            copies.push((what, copy));
+        }
+    }
+}
+
+/// What a double does before each change.
+type Before = dyn Fn(&str) -> io::Result<()> + Send + Sync;
+
+/// A device that tells of each change, and tears each write in two.
+struct Watched {
+    inner: Arc<dyn BlockDevice>,
+    before: Arc<Before>,
+}
+
+impl BlockDevice for Watched {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.inner.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
+        (self.before)("a write")?;
+        // Not even sectors are written whole.
+        let (first, second) = buf.split_at(buf.len() / 2 + 100.min(buf.len() / 2));
+        self.inner.write_at(offset, first)?;
+        (self.before)("the second half of a write")?;
+        self.inner.write_at(offset + first.len() as u64, second)
+    }
+    fn flush(&self) -> io::Result<()> {
+        (self.before)("a flush")?;
+        self.inner.flush()
+    }
+    fn is_read_only(&self) -> bool {
+        self.inner.is_read_only()
+    }
+    fn logical_sector_size(&self) -> u32 {
+        512
+    }
+    fn extents(&self) -> Option<&dyn MapExtents> {
+        self.inner.extents()
+    }
+    fn discard(&self) -> Option<&dyn Discard> {
+        Some(self)
+    }
+}
+
+impl Discard for Watched {
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        (self.before)("a discard")?;
+        self.inner.discard().unwrap().discard(offset, len)
+    }
+    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
+        (self.before)("a write of zeros")?;
+        self.inner.discard().unwrap().write_zeroes(offset, len)
+    }
+}
+
+fn format(path: &Path) -> &'static str {
+    if path.extension().is_some_and(|extension| extension == "qcow2") { "qcow2" } else { "raw" }
+}
+
+fn open_image(path: &str, format: &str, read_only: bool) -> vmcraft_block::Result<Arc<dyn BlockDevice>> {
+    let options = OpenOptions { format: Some(format.parse().unwrap()), read_only, ..options() };
+    // A process that another test starts has all our files open until it is another program.
+    for _ in 0..100 {
+        match image::open(path, &options) {
+            Err(vmcraft_block::Error::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            opened => return Ok(opened?.device),
+        }
+    }
+    Ok(image::open(path, &options)?.device)
+}
+
+fn disk(path: &Path, access: Access, before: Option<&Arc<Before>>) -> TransactionDisk {
+    let mut device = open_image(text(path), format(path), access != Access::Commit).unwrap();
+    if let Some(before) = before {
+        device = Arc::new(Watched { inner: device, before: before.clone() });
+    }
+    let image = Some(ImageIdentity::of(text(path), format(path)).unwrap());
+    TransactionDisk { device, name: text(path).into(), access, image }
+}
+
+/// Opens disks as one guest, after recovery.
+fn session(
+    paths: &[PathBuf],
+    access: Access,
+    before: Option<&Arc<Before>>,
+    observer: Observer,
+) -> vmcraft_block::Result<(Transaction, Vec<String>)> {
+    let disks = paths.iter().map(|path| disk(path, access.clone(), before)).collect();
+    // So little memory that the journal holds spilled chunks, too.
+    let options = TransactionOptions { memory: 5 << 16, observer, ..TransactionOptions::default() };
+    Transaction::open(disks, options, &mut |name, format| open_image(name, format, false))
+}
+
+fn contents(transaction: &Transaction, count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|index| read_all(&transaction.device(index).unwrap())).collect()
+}
+
+/// Images with something on them.
+fn make(directory: &Path, names: &[&str]) -> (Vec<PathBuf>, Vec<Vec<u8>>) {
+    let disks: Vec<_> = (0..names.len()).map(|seed| mixed_disk(seed as u64 + 5, SIZE)).collect();
+    let paths = names.iter().zip(&disks).map(|(name, disk)| {
+        let path = directory.join(name);
+        if format(&path) == "raw" {
+            return write_file(directory, name, disk);
+        }
+        let raw = testkit::tempdir();
+        let source = write_file(raw.path(), "raw", disk);
+        testkit::run_ok("qemu-img", ["convert", "-O", "qcow2", text(&source), text(&path)]);
+        path
+    });
+    (paths.collect(), disks)
+}
+
+/// Changes all disks in all ways. Gives what they are then.
+fn change(transaction: &Transaction, before: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut after = before.to_vec();
+    for (index, disk) in after.iter_mut().enumerate() {
+        let mut noise = Noise::new(index as u64 + 77);
+        let device = transaction.device(index).unwrap();
+        let mut write = |at: usize, len: usize| {
+            let bytes = noise.bytes(len);
+            device.write_at(at as u64, &bytes).unwrap();
+            disk[at..at + len].copy_from_slice(&bytes);
+        };
+        write(1000, 24);
+        write(0x20000 + 300, 200_000);
+        for chunk in 6..12 {
+            write((chunk << 16) + 4096, 8192);
+        }
+        device.discard().unwrap().write_zeroes(0xc0000, 0x20000).unwrap();
+        disk[0xc0000..0xe0000].fill(0);
+        let bytes = noise.bytes(700);
+        device.write_at(0xd0000, &bytes).unwrap();
+        disk[0xd0000..0xd0000 + 700].copy_from_slice(&bytes);
+        device.discard().unwrap().discard(0xf0000, 0x10000).unwrap();
+        disk[0xf0000..].fill(0);
+    }
+    after
+}
+
+fn check_images(paths: &[PathBuf], what: &str) {
+    for path in paths.iter().filter(|path| format(path) == "qcow2") {
+        let checked = testkit::run("qemu-img", ["check", "-q", "-f", "qcow2", text(path)]);
+        // 3 says that there are clusters that nobody uses, which harms nobody.
+        assert!(matches!(checked.status.code(), Some(0 | 3)), "{what}: {checked:?}");
+    }
+}
+
+/// Crashes a commit to these images everywhere.
+fn crash_everywhere(names: &[&str]) {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), names);
+    let crashes = Arc::new(Crashes { directory: directory.path().into(), ..Crashes::default() });
+    let watch: Arc<Before> = {
+        let crashes = crashes.clone();
+        Arc::new(move |what| {
+            crashes.copy(what.to_owned());
+            Ok(())
+        })
+    };
+    let observer = {
+        let crashes = crashes.clone();
+        Observer::new(move |step| {
+            crashes.copy(format!("{step:?}"));
+            Ok(())
+        })
+    };
+    let (transaction, _) = session(&paths, Access::Commit, Some(&watch), observer).unwrap();
+    crashes.copy("the start".into());
+    let after = change(&transaction, &before);
+    transaction.commit().unwrap();
+    drop(transaction);
+    crashes.copy("the end".into());
+    let copies = std::mem::take(&mut *crashes.copies.lock().unwrap());
+    assert!(copies.len() > 20 * names.len(), "only {} crashes", copies.len());
+    assert_eq!(copies.last().unwrap().1.len(), names.len(), "a file was left behind");
+    let mut seen = [0, 0];
+    for (what, copy) in copies {
+        put_back(directory.path(), &copy);
+        // Whoever only looks sees what the disks will be, and changes nothing.
+        let (looking, _) = session(&paths, Access::Forget, None, Observer::default()).unwrap();
+        let shown = contents(&looking, paths.len());
+        drop(looking);
+        assert!(files(directory.path()) == copy, "{what}: looking changed something");
+        let (reopened, _) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+        let now = contents(&reopened, paths.len());
+        drop(reopened);
+        assert!(shown == now, "{what}: what was shown is not what the disks became");
+        let is_after = now[0] == after[0];
+        let expected = if is_after { &after } else { &before };
+        for (now, expected) in now.iter().zip(expected) {
+            assert_same(now, expected, &what);
+        }
+        seen[usize::from(is_after)] += 1;
+        check_images(&paths, &what);
+        assert_eq!(files(directory.path()).len(), names.len(), "{what}: a file was left behind");
+    }
+    // Until the journal has its name, only pointers are seen of it.
+    assert!(seen[0] >= names.len() && seen[1] > 20, "{seen:?}");
+}
+
+#[test]
+fn a_commit_to_a_raw_image_is_all_or_nothing() {
+    crash_everywhere(&["disk.raw"]);
+}
+
+#[test]
+fn a_commit_to_a_qcow2_image_is_all_or_nothing() {
+    crash_everywhere(&["disk.qcow2"]);
+}
+
+#[test]
+fn a_commit_to_several_images_is_all_or_nothing() {
+    crash_everywhere(&["one.qcow2", "two.raw", "three.qcow2"]);
+}
+
+/// Leaves the images as a crash does when the journal is there and nothing else: gives what they were
+/// before and what they are to become.
+fn leave_journal(paths: &[PathBuf], before: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let observer = Observer::new(|step| match step {
+        Step::Apply => Err(io::Error::other("cut off")),
+        _ => Ok(()),
+    });
+    let (transaction, _) = session(paths, Access::Commit, None, observer).unwrap();
+    let after = change(&transaction, before);
+    let said = transaction.commit().unwrap_err().to_string();
+    assert!(said.contains("cut off") && said.contains(".vmcraft-journal finishes it"), "{said}");
+    after
+}
+
+fn journal_of(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.vmcraft-journal", path.display()))
+}
+
+fn refusal(paths: &[PathBuf]) -> String {
+    match session(paths, Access::Commit, None, Observer::default()) {
+        Ok(_) => panic!("{paths:?} opened"),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test] // A recovery that is cut off is begun again.
+fn recovery_can_crash_everywhere_too() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["one.raw", "two.qcow2"]);
+    let after = leave_journal(&paths, &before);
+    let start = files(directory.path());
+    for stop in 0.. {
+        put_back(directory.path(), &start);
+        let done = Arc::new(AtomicUsize::new(0));
+        let counter = done.clone();
+        let failing: Arc<Before> = Arc::new(move |_| match counter.fetch_add(1, Ordering::Relaxed) {
+            n if n >= stop => Err(io::Error::other("cut off")),
+            _ => Ok(()),
+        });
+        let recovered = session(&paths, Access::Commit, Some(&failing), Observer::default());
+        let error = recovered.err().map(|e| e.to_string());
+        let is_whole = error.is_none();
+        assert!(error.iter().all(|e| e.contains("cut off; it stays")), "{error:?}");
+        let (reopened, notes) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+        assert_eq!(notes.len(), usize::from(!is_whole), "{notes:?}");
+        assert!(contents(&reopened, 2) == after, "stopped at {stop}");
+        drop(reopened);
+        check_images(&paths, "after recovery");
+        if is_whole {
+            assert!(stop > 20, "the recovery changed only {stop} times");
+            return;
+        }
+    }
+}
+
+#[test] // A step that fails leaves everything as it was, or a journal that finishes it.
+fn each_step_can_fail() {
+    let directory = testkit::tempdir();
+    for failing in [
+        Step::WriteJournal,
+        Step::SyncJournal,
+        Step::WritePointer,
+        Step::PublishJournal,
+        Step::Apply,
+        Step::Flush,
+        Step::RemovePointers,
+        Step::RemoveJournal,
+    ] {
+        let (paths, before) = make(directory.path(), &["one.raw", "two.qcow2"]);
+        let start = files(directory.path());
+        let fails = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let observer = {
+            let fails = fails.clone();
+            Observer::new(move |step| match step == failing && fails.load(Ordering::Relaxed) {
+                true => Err(io::ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            })
+        };
+        let (transaction, _) = session(&paths, Access::Commit, None, observer).unwrap();
+        let mut after = change(&transaction, &before);
+        let error = transaction.commit().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(contents(&transaction, 2) == after, "{failing:?}: the changes are still there");
+        let has_begun =
+            matches!(failing, Step::Apply | Step::Flush | Step::RemovePointers | Step::RemoveJournal);
+        let write = transaction.device(0).unwrap().write_at(0, &[1; 10]);
+        if has_begun {
+            let refused = write.unwrap_err().to_string();
+            assert!(refused.contains("cut off"), "{refused}");
+            assert!(transaction.rollback().is_err());
+        } else {
+            assert!(files(directory.path()) == start, "{failing:?}: something was left behind");
+            write.unwrap();
+            after[0][..10].fill(1);
+        }
+        fails.store(false, Ordering::Relaxed);
+        transaction.commit().unwrap();
+        assert!(!transaction.is_changed());
+        drop(transaction);
+        assert_eq!(files(directory.path()).len(), 2, "{failing:?}");
+        let (reopened, notes) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+        assert_eq!(notes, [""; 0]);
+        assert!(contents(&reopened, 2) == after, "{failing:?}");
+        drop(reopened);
+        for path in files(directory.path()).into_keys() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test] // Each image leads to the others.
+fn any_image_of_the_set_finishes_the_journal() {
+    let directory = testkit::tempdir();
+    for alone in 0..3 {
+        let (paths, before) = make(directory.path(), &["one.raw", "two.qcow2", "three.raw"]);
+        let after = leave_journal(&paths, &before);
+        let (transaction, notes) =
+            session(&paths[alone..=alone], Access::Commit, None, Observer::default()).unwrap();
+        assert!(notes[0].contains("complete now"), "{notes:?}");
+        drop(transaction);
+        assert_eq!(files(directory.path()).len(), 3);
+        let (transaction, notes) = session(&paths, Access::Forget, None, Observer::default()).unwrap();
+        assert_eq!(notes, [""; 0]);
+        assert!(contents(&transaction, 3) == after, "opened {alone} alone");
+    }
+}
+
+#[test] // A journal is applied to the images that it was written for, or not at all.
+fn journals_out_of_place_are_refused() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["one.raw", "two.raw"]);
+    let after = leave_journal(&paths, &before);
+    let (journal, pointer) = (journal_of(&paths[0]), journal_of(&paths[1]));
+    let start = files(directory.path());
+    let other = write_file(directory.path(), "other.raw", &vec![0; SIZE]);
+    for misplaced in [&journal, &pointer] {
+        fs::copy(misplaced, journal_of(&other)).unwrap();
+        let said = refusal(std::slice::from_ref(&other));
+        assert!(said.contains("another image") && said.contains("other.raw.vmcraft-journal"), "{said}");
+    }
+    put_back(directory.path(), &start);
+    // An image of another size has come in its place.
+    fs::write(&paths[0], vec![0; SIZE / 2]).unwrap();
+    let said = refusal(&paths);
+    assert!(said.contains("was replaced or resized"), "{said}");
+    put_back(directory.path(), &start);
+    // One of the others is gone.
+    fs::remove_file(&paths[1]).unwrap();
+    let said = refusal(&paths[..1]);
+    assert!(said.contains("two.raw") && said.contains("open all images of the guest together"), "{said}");
+    put_back(directory.path(), &start);
+    // One of them for writing, the other not, cannot finish it.
+    let disks = vec![disk(&paths[0], Access::Commit, None), disk(&paths[1], Access::Forget, None)];
+    let mixed = Transaction::open(disks, TransactionOptions::default(), &mut |_, _| unreachable!());
+    let said = mixed.err().unwrap().to_string();
+    assert!(said.contains("two.raw for writing too"), "{said}");
+    // An image was moved away from the others.
+    let elsewhere = testkit::tempdir();
+    let moved = elsewhere.path().join("two.raw");
+    fs::copy(&paths[1], &moved).unwrap();
+    fs::copy(&pointer, journal_of(&moved)).unwrap();
+    let said = refusal(std::slice::from_ref(&moved));
+    assert!(said.contains("another image"), "{said}");
+    // One that was renamed together with its journal is still the same file.
+    put_back(directory.path(), &start);
+    let (only, only_before) = make(elsewhere.path(), &["only.raw"]);
+    let only_after = leave_journal(&only, &only_before);
+    let renamed = elsewhere.path().join("renamed.raw");
+    fs::rename(&only[0], &renamed).unwrap();
+    fs::rename(journal_of(&only[0]), journal_of(&renamed)).unwrap();
+    let (transaction, _) = session(&[renamed], Access::Commit, None, Observer::default()).unwrap();
+    assert!(contents(&transaction, 1) == only_after);
+    drop(transaction);
+    // A pointer whose journal is done is nothing.
+    fs::remove_file(&journal).unwrap();
+    let (transaction, notes) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+    assert_eq!(notes, [""; 0]);
+    assert!(contents(&transaction, 2) != after);
+    assert!(!pointer.exists());
+}
+
+#[test] // Whatever happened to a journal, what is not exactly right is never applied.
+fn damaged_journals_are_refused() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["disk.raw"]);
+    let after = leave_journal(&paths, &before);
+    let path = journal_of(&paths[0]);
+    let journal = fs::read(&path).unwrap();
+    let image = fs::read(&paths[0]).unwrap();
+    let try_one = |bytes: &[u8], what: &str| {
+        fs::write(&path, bytes).unwrap();
+        match session(&paths, Access::Commit, None, Observer::default()) {
+            Ok((transaction, _)) => {
+                assert!(contents(&transaction, 1) == after, "{what}: accepted, and not what was written");
+                drop(transaction);
+                fs::write(&paths[0], &image).unwrap();
+                true
+            }
+            Err(e) => {
+                let said = e.to_string();
+                assert!(said.contains("damaged") && said.contains("restore them from a backup"), "{said}");
+                assert!(fs::read(&paths[0]).unwrap() == image, "{what}: the image was changed");
+                false
+            }
+        }
+    };
+    let mut noise = Noise::new(9);
+    // Everywhere in the header, and in a sample of all the rest.
+    let places = (0..84).chain((0..150).map(|_| usize::try_from(noise.below(journal.len() as u64)).unwrap()));
+    let index = usize::try_from(u64::from_le_bytes(journal[40..48].try_into().unwrap())).unwrap();
+    let mut accepted = 0;
+    for at in places.chain((index..journal.len()).step_by(7)) {
+        let mut bytes = journal.clone();
+        bytes[at] ^= 1 << (at % 8);
+        let is_accepted = try_one(&bytes, &format!("bit {at:#x}"));
+        // Only what no granule is in may be changed.
+        assert!(!is_accepted || (4096..index).contains(&at), "byte {at:#x} does not matter");
+        accepted += u32::from(is_accepted);
+    }
+    assert!(accepted < 120, "{accepted} changes of content went unnoticed");
+    for len in (0..journal.len()).step_by(1 << 16).chain([0, 1, 83, 84, 4095, 4096, journal.len() - 1]) {
+        assert!(!try_one(&journal[..len], &format!("cut off at {len}")), "cut off at {len}");
+    }
+    assert!(try_one(&journal, "the journal itself"));
+}
+
+#[test] // The host's disk is full: nothing changed, nothing is left, and there is room for less.
+fn a_full_disk_of_the_host_changes_nothing() {
+    if !testkit::have_root() {
+        testkit::skip("a full disk of the host: mounting a tmpfs needs root");
+        return;
+    }
+    let directory = testkit::tempdir();
+    testkit::run_ok("mount", ["-t", "tmpfs", "-o", "size=3m", "tmpfs", text(directory.path())]);
+    struct Unmount(PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            testkit::run("umount", ["-l", text(&self.0)]);
+        }
+    }
+    let _unmount = Unmount(directory.path().into());
+    let path = directory.path().join("disk.raw");
+    fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
+    let before = files(directory.path());
+    for memory in [64 << 20, 1 << 20] {
+        let disks = vec![disk(&path, Access::Commit, None)];
+        let options =
+            TransactionOptions { memory, spill_directories: Vec::new(), ..TransactionOptions::default() };
+        let (transaction, _) = Transaction::open(disks, options, &mut |_, _| unreachable!()).unwrap();
+        let device = transaction.device(0).unwrap();
+        device.write_at(5 << 20, &[5; 4096]).unwrap();
+        transaction.savepoint();
+        let written = device.write_at(0, &vec![1; 8 << 20]);
+        let error = if memory > 8 << 20 { transaction.commit() } else { written }.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().contains(text(directory.path())), "{error}");
+        assert!(files(directory.path()) == before, "something was left behind");
+        transaction.rollback_to_savepoint();
+        let mut expected = vec![0; 16 << 20];
+        expected[5 << 20..][..4096].fill(5);
+        assert_same(&read_all(&device), &expected, "the state before");
+        transaction.commit().unwrap();
+        drop((device, transaction));
+        assert_same(&fs::read(&path).unwrap(), &expected, "the image");
+        fs::File::create(&path).unwrap().set_len(16 << 20).unwrap();
+    }
+}
