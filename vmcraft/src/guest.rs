@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use vmcraft_block::image::{self, Gate, Image, OpenOptions};
-use vmcraft_block::{Access, BlockDevice, Counters, Slice, Transaction, TransactionDisk, TransactionOptions};
+use vmcraft_block::{
+    Access, BlockDevice, Counters, ImageIdentity, Slice, Transaction, TransactionDisk, TransactionOptions,
+};
 use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
