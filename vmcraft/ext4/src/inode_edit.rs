@@ -157,7 +157,7 @@ impl Inode {
             return Err(Error::FileTooLarge(ALL * u64::from(sb.block_size)));
         }
         raw.blocks_lo = U32::new((count & LOW) as u32);
-        raw.blocks_high = U16::new((count >> 32) as u16);
+        raw.blocks_high = U16::new((count >> 32 & 0xffff) as u16);
         Ok(flags)
     }
 }

@@ -1,5 +1,6 @@
 //! The driver against the kernel's own, and against images made to break it.
 
+mod attributes;
 mod blocks;
 mod conformance;
 mod content_write;
@@ -20,4 +21,6 @@ mod rename;
 mod sample;
 mod scratch;
 mod tree;
+mod trim;
+mod unwritable;
 mod xattr_write;
