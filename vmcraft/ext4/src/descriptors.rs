@@ -13,6 +13,7 @@ use crate::in_memory;
 use crate::mkfs::layout::Placement;
 use crate::space::Space;
 use crate::superblock::{RawSuperblock, START, Superblock};
+use crate::volume::Volume;
 
 /// Descriptors as they are on the disk, those of one group behind those of the one before.
 pub(crate) struct DescriptorTable {
@@ -37,6 +38,24 @@ impl DescriptorTable {
     pub(crate) fn empty(sb: &Superblock) -> Self {
         let blocks = sb.groups.div_ceil(sb.descriptors_per_block());
         Self { bytes: vec![0; in_memory(u64::from(blocks) * u64::from(sb.block_size))], sb: sb.clone() }
+    }
+
+    /// The one of a volume, as the copy that is used has it.
+    pub(crate) fn read(volume: &Volume) -> Result<Self> {
+        let mut table = Self::empty(&volume.sb);
+        let block_size = volume.sb.block_size as usize;
+        for (index, room) in (0..).zip(table.bytes.chunks_exact_mut(block_size)) {
+            let number = volume.sb.descriptor_block(index);
+            room.copy_from_slice(
+                &volume.block(number, || format!("block {index} of the descriptors"))?.bytes,
+            );
+        }
+        Ok(table)
+    }
+
+    /// The same for a volume whose checksums begin otherwise.
+    pub(crate) fn with_superblock(self, sb: &Superblock) -> Self {
+        Self { sb: sb.clone(), ..self }
     }
 
     fn slot(&self, group: u32) -> std::ops::Range<usize> {
@@ -187,6 +206,22 @@ impl DescriptorTable {
         bytes
     }
 
+    /// Sets the checksum of a group's block bitmap.
+    pub(crate) fn set_block_bitmap_checksum(&mut self, group: u32, bitmap: &[u8]) {
+        let mut raw = self.raw(group);
+        let covered = self.sb.blocks_per_group / self.sb.cluster_blocks / 8;
+        (raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi) = self.bitmap_checksum(bitmap, covered);
+        self.set_raw(group, &raw);
+    }
+
+    /// Sets the checksum of a group's inode bitmap.
+    pub(crate) fn set_inode_bitmap_checksum(&mut self, group: u32, bitmap: &[u8]) {
+        let mut raw = self.raw(group);
+        let covered = self.sb.inodes_per_group / 8;
+        (raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi) = self.bitmap_checksum(bitmap, covered);
+        self.set_raw(group, &raw);
+    }
+
     /// Writes a group's block bitmap and sets its checksum.
     pub(crate) fn write_block_bitmap(
         &mut self,
@@ -194,10 +229,7 @@ impl DescriptorTable {
         bitmap: &[u8],
         device: &dyn BlockDevice,
     ) -> Result<()> {
-        let mut raw = self.raw(group);
-        let covered = self.sb.blocks_per_group / self.sb.cluster_blocks / 8;
-        (raw.block_bitmap_csum_lo, raw.block_bitmap_csum_hi) = self.bitmap_checksum(bitmap, covered);
-        self.set_raw(group, &raw);
+        self.set_block_bitmap_checksum(group, bitmap);
         Ok(device.write_at(self.sb.byte_of(self.placement(group).block_bitmap), bitmap)?)
     }
 
@@ -208,10 +240,7 @@ impl DescriptorTable {
         bitmap: &[u8],
         device: &dyn BlockDevice,
     ) -> Result<()> {
-        let mut raw = self.raw(group);
-        let covered = self.sb.inodes_per_group / 8;
-        (raw.inode_bitmap_csum_lo, raw.inode_bitmap_csum_hi) = self.bitmap_checksum(bitmap, covered);
-        self.set_raw(group, &raw);
+        self.set_inode_bitmap_checksum(group, bitmap);
         Ok(device.write_at(self.sb.byte_of(self.placement(group).inode_bitmap), bitmap)?)
     }
 

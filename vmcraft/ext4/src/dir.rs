@@ -209,11 +209,7 @@ pub(crate) fn block(
     if sb.metadata_csum() {
         block.verify_once(Role::Directory(inode.number), |bytes| {
             let offset = sb.byte_of(physical);
-            let fills = |b: &[u8]| {
-                RawEntry::ref_from_prefix(b)
-                    .is_ok_and(|(e, _)| record_len(e.rec_len.get(), sb.block_size) == b.len())
-            };
-            if is_indexed(inode, sb) && (logical == 0 || fills(bytes)) {
+            if is_indexed(inode, sb) && (logical == 0 || fills(bytes, sb)) {
                 htree::verify(bytes, inode, logical, offset)
             } else {
                 verify(bytes, inode, logical, offset)
@@ -221,6 +217,12 @@ pub(crate) fn block(
         })?;
     }
     Ok(block)
+}
+
+/// Whether the first entry takes the whole block, as in an htree's nodes below the root.
+pub(crate) fn fills(bytes: &[u8], sb: &Superblock) -> bool {
+    RawEntry::ref_from_prefix(bytes)
+        .is_ok_and(|(e, _)| record_len(e.rec_len.get(), sb.block_size) == bytes.len())
 }
 
 /// Verifies the checksum in the last entry of a block of entries.

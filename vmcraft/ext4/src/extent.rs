@@ -291,6 +291,17 @@ pub(crate) fn has_nodes(inode: &Inode) -> bool {
     inode.flags.contains(InodeFlags::EXTENTS) && header.is_ok_and(|(header, _)| header.depth.get() > 0)
 }
 
+/// Stores the checksum behind the entries that a node of its own block has room for.
+pub(crate) fn seal(bytes: &mut [u8], seed: u32, sb: &Superblock) {
+    let max = RawHeader::ref_from_prefix(bytes).map_or(0, |(h, _)| usize::from(h.max.get()));
+    if let Some((covered, tail)) = bytes.split_at_mut_checked(ENTRY * (1 + max))
+        && let Some(field) = tail.get_mut(..4)
+        && sb.metadata_csum()
+    {
+        field.copy_from_slice(&crc32c(seed, covered).to_le_bytes());
+    }
+}
+
 /// Verifies the checksum at the end of a node that fills a block.
 fn verify(bytes: &[u8], inode: &Inode, sb: &Superblock, place: Place) -> Result<()> {
     if !sb.metadata_csum() {

@@ -8,7 +8,6 @@
 use vmcraft_fs::{Error, Result};
 use zerocopy::IntoBytes;
 
-use crate::checksum::crc32c;
 use crate::extent::{
     ENTRY, Entry, MAGIC, MAX_DEPTH, MAX_WRITTEN, Place, RawExtent, RawHeader, RawIndex, WHOLE_FILE,
 };
@@ -223,10 +222,7 @@ fn store_parts(volume: &Volume, inode: &mut Inode, level: &Level, block: Option<
         };
         let mut bytes = vec![0; volume.sb.block_size as usize].into_boxed_slice();
         encode(&mut bytes, level.depth, part, room(volume));
-        if volume.sb.metadata_csum() {
-            let (covered, tail) = bytes.split_at_mut(ENTRY * (1 + room(volume)));
-            tail[..4].copy_from_slice(&crc32c(inode.checksum_seed, covered).to_le_bytes());
-        }
+        extent::seal(&mut bytes, inode.checksum_seed, &volume.sb);
         volume.put(number, bytes)?;
         let first = part.first().map_or(0, |e| e.block);
         children.push(Entry { block: first, len: 0, physical: number, unwritten: false });

@@ -116,6 +116,20 @@ impl Ext4 {
         result
     }
 
+    /// Makes a change on the device itself, which has all of the volume. Nothing in memory outlives it.
+    pub(crate) fn change_all(
+        &self,
+        change: impl FnOnce(&Arc<dyn BlockDevice>, &Volume) -> Result<()>,
+    ) -> Result<()> {
+        let mut mounted = self.write();
+        mounted.volume.roll_back();
+        mounted.make_writable(&self.device, &self.options)?;
+        mounted.finish()?;
+        change(&self.device, &mounted.volume)?;
+        *mounted = Mounted::open(&self.device, &self.options)?;
+        Ok(())
+    }
+
     /// Brings all changes to the device.
     pub(crate) fn write_back(&self) -> Result<()> {
         let mut mounted = self.write();

@@ -290,6 +290,12 @@ pub(crate) fn checksums(bytes: &[u8], raw: &RawInode, seed: u32, extra_size: u16
     (crc, u32::from(raw.checksum_hi.get()) << 16 | low)
 }
 
+/// Whether an inode, of which `bytes` are all, is that of a file with a name.
+pub(crate) fn is_in_use(bytes: &[u8]) -> bool {
+    let raw: RawInode = zerocopy::transmute!(with_fields(bytes));
+    raw.mode.get() != 0 && raw.links_count.get() != 0
+}
+
 /// What a [`RawInode`] is read from: the bytes of an inode, with zeros behind a short one.
 pub(crate) fn with_fields(bytes: &[u8]) -> [u8; RAW_SIZE] {
     let mut whole = [0; RAW_SIZE];

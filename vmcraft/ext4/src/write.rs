@@ -10,7 +10,7 @@ use crate::filesystem::Ext4;
 use crate::inode::InodeFlags;
 use crate::inode::checksum_seed;
 use crate::volume::Volume;
-use crate::{content, extent, namespace, trim, xattr_edit};
+use crate::{content, extent, namespace, trim, tune, xattr_edit};
 
 impl WriteFiles for Ext4 {
     fn create(&self, dir: InodeNumber, name: &BStr, new: NewInode) -> Result<InodeNumber> {
@@ -131,12 +131,12 @@ impl WriteFiles for Ext4 {
         self.change(|volume| set_generation(volume, inode, generation))
     }
 
-    fn set_label(&self, _label: &BStr) -> Result<()> {
-        Err(Error::Unsupported("set_label".into()))
+    fn set_label(&self, label: &BStr) -> Result<()> {
+        self.change(|volume| tune::set_label(volume, label))
     }
 
-    fn set_uuid(&self, _uuid: [u8; 16]) -> Result<()> {
-        Err(Error::Unsupported("set_uuid".into()))
+    fn set_uuid(&self, uuid: [u8; 16]) -> Result<()> {
+        self.change_all(|device, volume| tune::set_uuid(device, volume, uuid))
     }
 
     fn free_space(&self, what: FreeSpace, offset: u64, len: u64, minimum: u64) -> Result<u64> {

@@ -9,6 +9,7 @@ use vmcraft_fs::{Error, FileType, Result, XattrMode};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::inode::{BASE_SIZE, Inode};
+use crate::superblock::Superblock;
 use crate::volume::Volume;
 use crate::xattr::{self, Area, ENTRY, MAGIC, PREFIXES, RawEntry, RawHeader, SYSTEM, Value};
 use crate::{acl, content, corrupt};
@@ -460,7 +461,7 @@ fn store_block(volume: &Volume, inode: &mut Inode, attributes: &[Stored]) -> Res
     if let Some(start) = bytes.get_mut(..first) {
         start.copy_from_slice(header.as_bytes());
     }
-    seal_block(&mut bytes, volume, inode.xattr_block);
+    seal_block(&mut bytes, &volume.sb, inode.xattr_block);
     volume.put(inode.xattr_block, bytes)
 }
 
@@ -479,18 +480,18 @@ fn leave_block(volume: &Volume, inode: &mut Inode, references: u32) -> Result<()
                 return Err(corrupt("extended attribute block: too small", volume.sb.byte_of(number)));
             };
             header.refcount = (references - 1).into();
-            seal_block(bytes, volume, number);
+            seal_block(bytes, &volume.sb, number);
             Ok(())
         },
     )
 }
 
-/// Sets the checksum of a block of attributes.
-fn seal_block(bytes: &mut [u8], volume: &Volume, number: u64) {
-    if !volume.sb.metadata_csum() {
+/// Sets the checksum of block `number` of attributes.
+pub(crate) fn seal_block(bytes: &mut [u8], sb: &Superblock, number: u64) {
+    if !sb.metadata_csum() {
         return;
     }
-    let checksum = xattr::block_checksum(bytes, &volume.sb, number);
+    let checksum = xattr::block_checksum(bytes, sb, number);
     if let Ok((header, _)) = RawHeader::mut_from_prefix(bytes) {
         header.checksum = checksum.into();
     }

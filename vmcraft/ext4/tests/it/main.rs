@@ -22,5 +22,6 @@ mod sample;
 mod scratch;
 mod tree;
 mod trim;
+mod tune;
 mod unwritable;
 mod xattr_write;
