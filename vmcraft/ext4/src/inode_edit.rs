@@ -293,6 +293,9 @@ impl Volume {
             put(offset_of!(RawInode, dtime), &now.max(1).to_le_bytes());
             put(offset_of!(RawInode, size_lo), &[0; 4]);
             put(offset_of!(RawInode, blocks_lo), &[0; 4]);
+            // Without what they speak of, flags of extents or inline data make e2fsck take the whole
+            // block of inodes for garbage.
+            put(offset_of!(RawInode, flags), &[0; 4]);
             put(offset_of!(RawInode, block), &[0; I_BLOCK_SIZE]);
             put(offset_of!(RawInode, file_acl_lo), &[0; 4]);
             put(offset_of!(RawInode, size_high), &[0; 4]);

@@ -367,3 +367,19 @@ fn encrypted_and_casefolded_directories_are_refused_by_name() {
         assert!(message.contains(feature) || message.contains(&options[17..]), "{message}");
     }
 }
+
+#[test] // A block with many deleted inodes whose flags spoke of extents that were gone.
+fn deleted_inodes_do_not_look_like_garbage() {
+    for options in ["-t ext4 -b 2048 -O ^metadata_csum", "-t ext4 -b 2048 -O ^metadata_csum,inline_data"] {
+        let mut scratch = Scratch::new(8, options);
+        let (w, root) = (scratch.writer(), scratch.root());
+        let many: Vec<String> = (0..20).map(|n| format!("file-{n}")).collect();
+        for file in &many {
+            w.create(root, name(file), NEW).unwrap();
+        }
+        for file in &many {
+            w.unlink(root, name(file)).unwrap();
+        }
+        scratch.judge();
+    }
+}
