@@ -14,9 +14,9 @@ const SHOWN: u32 = 2;
 const UNDEFINED: u32 = u32::MAX;
 
 /// Tags of entries that ext4 stores without a number: owner, owning group, mask, others.
-const WITHOUT_ID: [u16; 4] = [0x01, 0x04, 0x10, 0x20];
+const WITHOUT_ID: [u16; 4] = [OWNER, OWNING_GROUP, MASK, OTHERS];
 /// Tags of entries with a number: a user, a group.
-const WITH_ID: [u16; 2] = [0x02, 0x08];
+const WITH_ID: [u16; 2] = [USER, GROUP];
 
 /// The value that `getxattr` would show for what ext4 stores; `None` if that is no ACL.
 pub(crate) fn to_kernel(stored: &[u8]) -> Option<Vec<u8>> {
@@ -168,6 +168,33 @@ mod tests {
             0x20, 0, 4, 0, 255, 255, 255, 255,
         ];
         assert_eq!(to_kernel(&stored).unwrap(), shown);
+    }
+
+    fn entry(tag: u16, permissions: u16) -> Entry {
+        Entry { tag, permissions, id: if WITH_ID.contains(&tag) { 1000 } else { UNDEFINED } }
+    }
+
+    #[test] // With a mask it, not the owning group's entry, is what the mode shows for the group.
+    fn permissions_of_the_group_are_the_mask() {
+        let mut acl = vec![entry(OWNER, 7), entry(OWNING_GROUP, 5), entry(OTHERS, 1)];
+        assert!(is_minimal(&acl));
+        assert_eq!(permissions(&acl, 0o104_000), 0o104_751);
+        acl.splice(1..1, [entry(USER, 3)]);
+        acl.splice(3..3, [entry(MASK, 2)]);
+        assert!(is_valid(&acl) && !is_minimal(&acl));
+        assert_eq!(permissions(&acl, 0o100_777), 0o100_721);
+        fit(&mut acl, 0o654);
+        assert_eq!(acl.iter().map(|e| e.permissions).collect::<Vec<_>>(), [6, 3, 5, 5, 4]);
+        assert_eq!(inherit(&mut acl, 0o100_640), 0o100_640);
+        assert_eq!(acl.iter().map(|e| e.permissions).collect::<Vec<_>>(), [6, 3, 5, 4, 0]);
+    }
+
+    #[test]
+    fn stored_and_shown_are_the_same_acl() {
+        let acl = [entry(OWNER, 7), entry(USER, 3), entry(OWNING_GROUP, 5), entry(MASK, 2), entry(OTHERS, 1)];
+        let stored = to_stored(&acl);
+        assert_eq!(stored.len(), 4 + 4 * 4 + 8);
+        assert_eq!(from_kernel(&to_kernel(&stored).unwrap()).unwrap(), acl);
     }
 
     #[test]

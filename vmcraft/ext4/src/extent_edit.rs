@@ -106,21 +106,23 @@ impl Level {
 
     /// Joins extents that follow each other on the volume too, then cuts them to what an entry holds.
     fn join(&mut self) {
+        let most = |extent: &Entry| u64::from(if extent.unwritten { MAX_WRITTEN - 1 } else { MAX_WRITTEN });
+        let joins = |a: &Entry, b: &Entry| {
+            a.end() == b.block && a.physical + a.len == b.physical && a.unwritten == b.unwritten
+        };
+        let fits = self.entries.iter().all(|e| e.len <= most(e));
+        if fits && self.entries.is_sorted_by(|a, b| !joins(a, b)) {
+            return;
+        }
         let mut joined: Vec<Entry> = Vec::with_capacity(self.entries.len());
         for extent in self.entries.drain(..) {
             match joined.last_mut() {
-                Some(last)
-                    if last.end() == extent.block
-                        && last.physical + last.len == extent.physical
-                        && last.unwritten == extent.unwritten =>
-                {
-                    last.len += extent.len;
-                }
+                Some(last) if joins(last, &extent) => last.len += extent.len,
                 _ => joined.push(extent),
             }
         }
         for mut extent in joined {
-            let most = u64::from(if extent.unwritten { MAX_WRITTEN - 1 } else { MAX_WRITTEN });
+            let most = most(&extent);
             while extent.len > most {
                 self.entries.push(Entry { len: most, ..extent });
                 extent.block += most;
