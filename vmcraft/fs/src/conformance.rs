@@ -1,7 +1,8 @@
 //! What every driver must do alike: the promises of [`FileSystem`], checked on a real volume.
 //!
-//! A driver's tests call [`check`] on each of their images. It knows nothing of what should be on
-//! the volume; it holds the driver's answers against each other.
+//! A driver's tests call [`check`] on each of their images, and [`check_writing`] where they can write.
+//! They know nothing of what should be on the volume; they hold the driver's answers against each
+//! other.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -9,6 +10,10 @@ use std::ops::ControlFlow;
 use bstr::{BString, ByteSlice};
 
 use crate::{DirEntry, Error, FileSystem, FileType, InodeNumber, Metadata, Result};
+
+mod writing;
+
+pub use writing::check_writing;
 
 /// Files are read to at most this many bytes.
 const READ_BYTES: u64 = 8 << 20;

@@ -1,9 +1,10 @@
 //! The promises that every driver makes, and a volume against the directory that it was made from.
 
 use vmcraft_fs::FileType;
-use vmcraft_fs::conformance::check_from_threads;
+use vmcraft_fs::conformance::{check_from_threads, check_writing};
 
-use crate::{sample, tree};
+use crate::scratch::Scratch;
+use crate::{namespace, sample, tree};
 
 /// Volumes whose structures differ most from each other.
 const KINDS: &[&str] = &[
@@ -50,5 +51,14 @@ fn volume_shows_the_directory_it_was_made_from() {
             assert_eq!(what(found), what(expected), "{options}: {path}");
             assert_eq!(found.mode, expected.mode, "{options}: {path}");
         }
+    }
+}
+
+#[test]
+fn promises_of_writing_hold() {
+    for options in namespace::KINDS {
+        let mut scratch = Scratch::new(16, options);
+        check_writing(scratch.fs()).unwrap_or_else(|e| panic!("{options}: {e}"));
+        scratch.judge();
     }
 }
