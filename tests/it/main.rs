@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod corpus;
+mod customize;
 mod fidelity;
 mod guestfish;
 mod inspect;

@@ -53,7 +53,6 @@ mod settings;
 mod simple;
 #[cfg(test)]
 mod testing;
-mod unpack;
 pub mod value;
 pub mod vfs;
 pub mod walk;

@@ -25,7 +25,6 @@ mod signatures;
 mod swap;
 mod text;
 mod transfer;
-mod unpacking;
 mod uploads;
 mod volumes;
 pub(crate) mod writing;
@@ -63,7 +62,6 @@ pub(crate) const AREAS: &[&[Call]] = &[
     transfer::CALLS,
     uploads::CALLS,
     archives::CALLS,
-    unpacking::CALLS,
     customize::CALLS,
     inspection::CALLS,
 ];

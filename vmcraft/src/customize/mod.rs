@@ -28,7 +28,8 @@ pub use self::password::{Password, Selector};
 use self::selinux::Which;
 pub use self::ssh::KeySource;
 use self::system::System;
-use crate::{Error, Guest, GuestPath, Result};
+use crate::value::FileIn;
+use crate::{DeviceOrPath, Error, Guest, GuestPath, Result};
 
 /// The largest file of a guest's configuration that is changed, in bytes.
 const MAX_CONFIGURATION: u64 = 64 << 20;
@@ -294,8 +295,7 @@ fn upload(guest: &mut Guest, local: &Path, path: &GuestPath) -> Result<()> {
         true => crate::vfs::join(path.as_ref(), host_name(Path::new(local.file_name().unwrap_or_default()))),
         false => path.as_bstr().to_owned(),
     };
-    let content = read_host(local, MAX_CONFIGURATION)?;
-    write(guest, &to, &content)?;
+    guest.upload(&FileIn::Path(local.to_owned()), DeviceOrPath::new(&to))?;
     guest.chmod(i32::try_from(metadata.mode() & 0o7777).unwrap_or(0o644), GuestPath::new(&to))?;
     let owner = i32::try_from(metadata.uid()).ok().zip(i32::try_from(metadata.gid()).ok());
     match owner {
