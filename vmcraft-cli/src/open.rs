@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Display;
+use std::path::PathBuf;
 
 use vmcraft::{DriveOptions, Guest, GuestPath, Mountable};
 
@@ -19,6 +20,8 @@ impl GuestOptions {
         guest.set_trace(self.trace || is_set(["VMCRAFT_TRACE", "LIBGUESTFS_TRACE"]))?;
         logging::set_verbose(guest.get_verbose()?);
         guest.allow_backing(self.allow_backing.clone());
+        guest.set_state_directory(state_directory(!self.opens_read_only()));
+        guest.set_undo_file(self.undo.clone());
         for drive in &self.drives.0 {
             self.add(&mut guest, drive)?;
         }
@@ -129,6 +132,22 @@ impl GuestOptions {
         };
         Err(message(format!("{option}: this version opens no encrypted volumes, and needs no keys")))
     }
+}
+
+/// Where the journals are of images beside which there can be none: `vmcraft` where the user's
+/// programs keep their state. It is made if disks are to be changed; none if it is not there.
+pub(crate) fn state_directory(changes_disks: bool) -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let directory = match absolute("XDG_STATE_HOME") {
+        Some(directory) => directory,
+        None => absolute("HOME")?.join(".local/state"),
+    };
+    let directory = directory.join("vmcraft");
+    if changes_disks {
+        // If it cannot be made, it is not there.
+        let _ = std::fs::create_dir_all(&directory);
+    }
+    directory.is_dir().then_some(directory)
 }
 
 /// Says which call is made, if that is asked for.

@@ -42,6 +42,10 @@ pub(crate) struct GuestOptions {
     #[arg(long, overrides_with = "ro", help_heading = "Guest")]
     pub(crate) dry_run: bool,
 
+    /// Keep what the disks held before in a new file, for vmcraft undo
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Guest")]
+    pub(crate) undo: Option<PathBuf>,
+
     /// Whether the program itself changes nothing, whatever the options say
     #[arg(skip)]
     pub(crate) only_looks: bool,

@@ -8,9 +8,11 @@ mod remove;
 mod rename;
 mod target;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Transaction};
+use vmcraft_block::image::{self, Gate, OpenOptions};
+use vmcraft_block::{BlockDevice, Transaction, TransactionOptions};
 use vmcraft_fs::Sources;
 use vmcraft_volume::partition::PartitionTable;
 
@@ -25,6 +27,26 @@ use crate::device;
 use crate::drive::Content;
 use crate::vfs::Mount;
 use crate::{DeviceName, Error, Guest, Result};
+
+/// Puts back what images held before a session, from the undo file that it kept: everything, or if
+/// that fails nothing. Gives the images.
+///
+/// Refused if an image has changed since, wherever the session changed it. `gate` decides which files
+/// an image may name as its backing or data file, and `state_directory` is as for
+/// [`Guest::set_state_directory`].
+pub fn undo(file: &Path, gate: Arc<Gate>, state_directory: Option<PathBuf>) -> Result<Vec<String>> {
+    let options = TransactionOptions { state_directory, ..TransactionOptions::default() };
+    let mut open = |name: &str, format: &str| {
+        let options = OpenOptions {
+            format: format.parse().ok(),
+            read_only: false,
+            gate: gate.clone(),
+            ..OpenOptions::default()
+        };
+        Ok(image::open(name, &options)?.device)
+    };
+    Ok(vmcraft_block::undo(file, options, &mut open)?)
+}
 
 /// An image whose disk was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -59,6 +59,8 @@ pub struct Guest {
     gate: Arc<Gate>,
     /// Where the journals are of images beside which there can be none.
     state_directory: Option<PathBuf>,
+    /// What keeps the old content of what is changed.
+    undo_file: Option<PathBuf>,
 }
 
 impl Default for Guest {
@@ -87,6 +89,7 @@ impl Guest {
             inspection: None,
             gate: directory_gate(Vec::new()),
             state_directory: None,
+            undo_file: None,
         }
     }
 
@@ -112,6 +115,13 @@ impl Guest {
     /// this such images cannot be changed.
     pub fn set_state_directory(&mut self, directory: Option<PathBuf>) {
         self.state_directory = directory;
+    }
+
+    /// A file that is to keep what the images held before each commit, so that [`undo`](crate::undo)
+    /// can put it back. It is made at the first commit; there must be none with its name. For the next
+    /// launch.
+    pub fn set_undo_file(&mut self, file: Option<PathBuf>) {
+        self.undo_file = file;
     }
 
     /// Where calls write what they are told to write to `-`.
@@ -185,8 +195,11 @@ impl Guest {
         self.metrics.open = started.elapsed();
         self.counters = counters;
         let started = Instant::now();
-        let options =
-            TransactionOptions { state_directory: self.state_directory.clone(), ..Default::default() };
+        let options = TransactionOptions {
+            state_directory: self.state_directory.clone(),
+            undo: self.undo_file.clone(),
+            ..Default::default()
+        };
         let mut open = |name: &str, format: &str| {
             let drive = DriveOptions { format: format.parse().ok(), ..DriveOptions::default() };
             Ok(image::open(name, &self.open_options(&drive, false))?.device)

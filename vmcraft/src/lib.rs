@@ -67,7 +67,7 @@ pub mod records {
     pub use crate::inspect::{Application, Application2};
 }
 
-pub use change::ChangedImage;
+pub use change::{ChangedImage, undo};
 pub use drive::{DriveOptions, directory_gate};
 pub use error::{Error, Result};
 pub use guest::Guest;

@@ -6,6 +6,7 @@ mod disk;
 mod inspect;
 pub(crate) mod mount;
 pub(crate) mod sysprep;
+mod undo;
 pub(crate) mod unmount;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ pub(crate) enum Subcommand {
     Customize(Box<customize::Customize>),
     /// Reset a guest so that copies of it can be made
     Sysprep(Box<sysprep::Sysprep>),
+    /// Put back what disks held before a session, from what --undo kept
+    Undo(undo::Undo),
     /// Look at disk images from outside
     Disk(disk::Disk),
     /// Print the completion of this command line for a shell
@@ -43,6 +46,7 @@ impl Subcommand {
             Self::Unmount(unmount) => unmount.run(),
             Self::Customize(customize) => customize.run(),
             Self::Sysprep(sysprep) => sysprep.run(),
+            Self::Undo(undo) => undo.run(),
             Self::Disk(disk) => disk.run(),
             Self::Completions(completions) => completions.run(),
         }

@@ -101,6 +101,7 @@ impl Session {
         self.guest.shutdown().map_err(|e| Error::call("shutdown", e))?;
         self.guest = Guest::new();
         self.guest.allow_backing(self.options.guest.allow_backing.clone());
+        self.guest.set_state_directory(crate::open::state_directory(true));
         self.connect();
         Ok(())
     }

@@ -27,5 +27,5 @@ pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice, 
 pub use error::{Error, Result};
 pub use raw::RawFile;
 pub use transaction::{
-    Access, ImageIdentity, Observer, OpenImage, Step, Transaction, TransactionDisk, TransactionOptions,
+    Access, ImageIdentity, Observer, OpenImage, Step, Transaction, TransactionDisk, TransactionOptions, undo,
 };

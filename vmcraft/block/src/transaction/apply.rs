@@ -5,7 +5,7 @@ use std::io;
 use super::chunk::{Body, CHUNK, GRANULE, runs};
 use super::cleared::Clearing;
 use super::layer::Layer;
-use super::section::granules;
+use super::section::{Piece, granules};
 use crate::BlockDevice;
 
 /// Neighbouring content is written together, up to so many bytes.
@@ -76,6 +76,17 @@ impl<'a> Writer<'a> {
         let rest = self.device.size().saturating_sub(offset);
         let len = usize::try_from(rest).map_or(data.len(), |rest| rest.min(data.len()));
         self.write(offset, data.get(..len).unwrap_or_default())
+    }
+
+    /// Makes the granules of a piece zeros.
+    pub(super) fn zero(&mut self, piece: &Piece) -> io::Result<()> {
+        self.send()?;
+        let size = self.device.size();
+        for (first, end) in runs(piece.present) {
+            let at = |granule: u32| (piece.index * CHUNK + u64::from(granule) * GRANULE).min(size);
+            clear(self.device, at(first), at(end) - at(first), Clearing::Zeroes)?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -17,6 +17,7 @@ mod recovery;
 mod section;
 mod spill;
 mod store;
+mod undo;
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,8 +31,10 @@ use self::journal::{Changed, Journal};
 use self::layer::Layer;
 pub use self::recovery::OpenImage;
 use self::store::Store;
+use self::undo::UndoFile;
+pub use self::undo::undo;
 use crate::device::check_range;
-use crate::{BlockDevice, Discard, Extent, MapExtents, Result};
+use crate::{BlockDevice, Discard, Error, Extent, MapExtents, Result};
 
 /// What becomes of what is written to a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +72,9 @@ pub struct TransactionOptions {
     /// Where the journals of disks are that are no files of this host, or in directories that cannot be
     /// written. It should outlive a restart of the host.
     pub state_directory: Option<PathBuf>,
+    /// A file that gets what the images held before each commit, so that [`undo`] can put it back. There
+    /// must be none with its name.
+    pub undo: Option<PathBuf>,
     /// Asked before each step of a commit; if it answers with an error, the step fails so. For tests of
     /// what is left when a commit is cut off.
     pub observer: Observer,
@@ -81,6 +87,7 @@ impl Default for TransactionOptions {
             memory: 64 << 20,
             spill_directories: vec![std::env::temp_dir()],
             state_directory: None,
+            undo: None,
             observer: Observer::default(),
         }
     }
@@ -134,6 +141,7 @@ pub struct Transaction {
 struct Shared {
     disks: Vec<TransactionDisk>,
     state_directory: Option<PathBuf>,
+    undo: Option<PathBuf>,
     observer: Observer,
     state: RwLock<State>,
 }
@@ -146,6 +154,8 @@ struct State {
     queue: VecDeque<(usize, u64)>,
     /// The journal of a commit that could not be finished: until it is, nothing can be changed.
     unfinished: Option<Journal>,
+    /// The undo file, after the first commit.
+    undo: Option<UndoFile>,
 }
 
 impl Transaction {
@@ -159,9 +169,12 @@ impl Transaction {
             store: Store::new(options.memory, journals.unwrap_or_default(), options.spill_directories),
             queue: VecDeque::new(),
             unfinished: None,
+            undo: None,
         };
-        let TransactionOptions { state_directory, observer, .. } = options;
-        Self { shared: Arc::new(Shared { disks, state_directory, observer, state: RwLock::new(state) }) }
+        let TransactionOptions { state_directory, undo, observer, .. } = options;
+        Self {
+            shared: Arc::new(Shared { disks, state_directory, undo, observer, state: RwLock::new(state) }),
+        }
     }
 
     /// A transaction over these disks, after what an earlier session left is finished: a commit that
@@ -175,6 +188,13 @@ impl Transaction {
         options: TransactionOptions,
         open: &mut OpenImage<'_>,
     ) -> Result<(Self, Vec<String>)> {
+        if let Some(path) = options.undo.as_ref().filter(|path| path.exists()) {
+            return Err(Error::Io {
+                image: path.display().to_string(),
+                doing: "cannot make the undo file",
+                source: io::ErrorKind::AlreadyExists.into(),
+            });
+        }
         let notes = recovery::recover(&mut disks, &options, open)?;
         Ok((Self::new(disks, options), notes))
     }
@@ -236,7 +256,7 @@ impl Transaction {
     /// while they are written, the journal stays: nothing can be changed then until a commit succeeds,
     /// or else the images are opened again, which finishes it.
     pub fn commit(&self) -> io::Result<()> {
-        let Shared { disks, state_directory, observer, .. } = &*self.shared;
+        let Shared { disks, state_directory, undo, observer, .. } = &*self.shared;
         let mut guard = self.shared.write();
         let state = &mut *guard;
         let is_changed = |(_, (disk, layer)): &(usize, (&TransactionDisk, &Layer))| {
@@ -262,8 +282,21 @@ impl Transaction {
                 }
             }
             if set.iter().any(|disk| disk.layer.is_some()) {
-                let spill = state.store.spill()?;
-                state.unfinished = Some(Journal::write(spill, &set, state_directory.as_deref(), observer)?);
+                let end = match (&mut state.undo, undo) {
+                    (Some(file), _) => Some(file.append(&set)?),
+                    (none, Some(path)) => Some(none.insert(UndoFile::create(path)?).append(&set)?),
+                    (None, None) => None,
+                };
+                let written = state
+                    .store
+                    .spill()
+                    .and_then(|spill| Journal::write(spill, &set, state_directory.as_deref(), observer));
+                match (&mut state.undo, end) {
+                    (Some(file), Some(end)) if written.is_ok() => file.keep(end),
+                    (Some(file), _) => file.take_back(),
+                    (None, _) => {}
+                }
+                state.unfinished = Some(written?);
             }
         }
         let finish = || -> io::Result<()> {

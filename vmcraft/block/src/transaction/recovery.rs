@@ -357,6 +357,9 @@ impl Found {
 
 /// Writes a piece of a section to a disk.
 pub(super) fn write_piece(piece: &Piece, file: &File, base: u64, writer: &mut Writer<'_>) -> io::Result<()> {
+    if piece.offset.is_none() {
+        return writer.zero(piece);
+    }
     let Some(bytes) = piece.read(file, base)? else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the journal changed while it was read"));
     };

@@ -20,3 +20,4 @@ mod remote;
 mod support;
 mod transaction;
 mod transaction_crash;
+mod transaction_undo;
