@@ -16,7 +16,7 @@ use vmcraft_fs::Result;
 use zerocopy::FromBytes;
 
 use crate::alloc::GroupState;
-use crate::features::RoCompat;
+use crate::features::{Compat, RoCompat};
 use crate::superblock::{FIRST_INODE, RawSuperblock, START};
 use crate::volume::{Block, Volume};
 use crate::{corrupt, in_memory};
@@ -279,6 +279,18 @@ impl Volume {
         if self.sb.ro_compat.contains(feature) {
             return Ok(());
         }
+        self.add_feature(|raw| raw.feature_ro_compat = (raw.feature_ro_compat.get() | feature.bits()).into())
+    }
+
+    /// As [`Self::require`], for a compatible feature.
+    pub(crate) fn require_compat(&self, feature: Compat) -> Result<()> {
+        if self.sb.compat.contains(feature) {
+            return Ok(());
+        }
+        self.add_feature(|raw| raw.feature_compat = (raw.feature_compat.get() | feature.bits()).into())
+    }
+
+    fn add_feature(&self, add: impl FnOnce(&mut RawSuperblock)) -> Result<()> {
         self.edit_superblock(|raw| {
             if raw.rev_level.get() == 0 {
                 // The first revision has no features; what the second lets vary was fixed in it.
@@ -286,7 +298,7 @@ impl Volume {
                 raw.first_ino = FIRST_INODE.into();
                 raw.inode_size = 128.into();
             }
-            raw.feature_ro_compat = (raw.feature_ro_compat.get() | feature.bits()).into();
+            add(raw);
         })
     }
 

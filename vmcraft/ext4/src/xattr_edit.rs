@@ -8,6 +8,7 @@ use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::{Error, FileType, Result, XattrMode};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::features::Compat;
 use crate::inode::{BASE_SIZE, Inode};
 use crate::superblock::Superblock;
 use crate::volume::Volume;
@@ -280,6 +281,7 @@ fn store(volume: &Volume, inode: &mut Inode, index: u8, name: &BStr, value: Opti
     block.retain(|a| !a.is(index, name));
     let mut in_body = false;
     if let Some(value) = value {
+        volume.require_compat(Compat::EXT_ATTR)?;
         let new = Stored { index, name: name.into(), value: StoredValue::Here(value.to_vec()) };
         body.push(new.clone());
         in_body = body_bytes(volume, inode, &body).is_some();

@@ -59,9 +59,7 @@ fn names_change_as_in_the_model() {
 
 #[test]
 fn everything_changes_as_in_the_model() {
-    // Revision 0 knows no attributes.
-    let kinds: Vec<&str> = KINDS.iter().copied().filter(|options| !options.contains("-r 0")).collect();
-    run_on(&kinds, Scope::All, 32, if testkit_all() { 12_000 } else { 500 });
+    run_on(KINDS, Scope::All, 32, if testkit_all() { 12_000 } else { 500 });
 }
 
 #[test] // What fails for want of space changes nothing.

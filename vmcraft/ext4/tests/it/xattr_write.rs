@@ -410,3 +410,14 @@ fn damaged_attributes_are_not_changed() {
     }
     scratch.judge();
 }
+
+#[test] // Else e2fsck does not count the block of the attributes as the file's.
+fn attributes_where_the_volume_does_not_say_that_it_has_any() {
+    for options in ["-t ext2 -b 1024 -r 0", "-t ext4 -b 1024 -O ^ext_attr -I 128"] {
+        let mut scratch = Scratch::new(8, options);
+        let inode = file(&scratch, "file");
+        set(&scratch, inode, "user.name", b"value").unwrap_or_else(|e| panic!("{options}: {e}"));
+        scratch.judge();
+        assert_eq!(all(&scratch, inode)[BStr::new("user.name")], b"value", "{options}");
+    }
+}

@@ -26,7 +26,7 @@ pub fn check_writing<'a>(fs: &'a dyn FileSystem) -> Result<(), String> {
     let before = fs.statfs().map_err(|e| format!("statfs: {e}"))?;
     let dir = ok(writer.mkdir(fs.root(), PLACE.into(), NEW_DIR), "mkdir")?;
     let test = Test { fs, w: writer, dir };
-    let all: [(&str, fn(&Test<'a>) -> Result<(), String>); 9] = [
+    let all: [(&str, Run<'a>); 9] = [
         ("names", Test::names),
         ("directories", Test::directories),
         ("links", Test::links),
@@ -51,6 +51,8 @@ pub fn check_writing<'a>(fs: &'a dyn FileSystem) -> Result<(), String> {
         &format!("space was lost: {before:?} became {after:?}"),
     )
 }
+
+type Run<'a> = fn(&Test<'a>) -> Result<(), String>;
 
 struct Test<'a> {
     fs: &'a dyn FileSystem,
