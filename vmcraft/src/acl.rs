@@ -216,6 +216,10 @@ fn parse_entry(item: &str, names: &dyn Names) -> Result<Entry, String> {
     let (tag, rest): (_, Vec<_>) = (fields.next().unwrap_or_default(), fields.collect());
     let (qualifier, permissions) = match (tag, rest.as_slice()) {
         (_, [qualifier, permissions]) => (*qualifier, *permissions),
+        // As star and bsdtar write it, with the number behind the name.
+        ("u" | "user" | "g" | "group", [_, permissions, number]) if number.parse::<u32>().is_ok() => {
+            (*number, *permissions)
+        }
         ("o" | "other" | "m" | "mask", [permissions]) => ("", *permissions),
         _ => return Err(wrong()),
     };
@@ -270,7 +274,8 @@ mod tests {
 
     #[test] // What acl_from_text takes, and the order in which the kernel wants the entries.
     fn texts_are_read_and_written() {
-        let list = Acl::parse("o:r\nm::rwx # all\ng:wheel:x,u:1000:rw-,u:root:r,u::rwx, group::r-x", &Root);
+        let list =
+            Acl::parse("o:r\nm::rwx # all\ng:staff:x:10,u:1000:rw-,u:root:r,u::rwx, group::r-x", &Root);
         let list = list.unwrap();
         let text = "user::rwx,user:0:r--,user:1000:rw-,group::r-x,group:10:--x,mask::rwx,other::r--";
         assert_eq!(list.text(), text);

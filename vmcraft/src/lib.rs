@@ -53,6 +53,7 @@ mod settings;
 mod simple;
 #[cfg(test)]
 mod testing;
+mod unpack;
 pub mod value;
 pub mod vfs;
 pub mod walk;

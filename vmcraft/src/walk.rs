@@ -315,6 +315,11 @@ impl InodeSet {
         *word |= bit;
         is_new
     }
+
+    /// Whether it is there.
+    pub(crate) fn contains(&self, mount: MountId, inode: InodeNumber) -> bool {
+        self.0.get(&(mount, inode.0 / 64)).is_some_and(|word| word & 1 << (inode.0 % 64) != 0)
+    }
 }
 
 #[cfg(test)]

@@ -28,7 +28,6 @@ const GROUPS: &[Group] = &[
     },
     Group {
         names: "alloc allocate copy-in display edit emacs vi hexedit sparse write-file \
-            tar-in tgz-in txz-in \
             cap-set-file \
             rsync* \
             mkfs mkfs-b mkfs-btrfs mke2fs* mke2journal* mkswap* mksquashfs mklost-and-found tune2fs resize2fs* e2fsck \

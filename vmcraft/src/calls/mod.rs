@@ -25,6 +25,7 @@ mod signatures;
 mod swap;
 mod text;
 mod transfer;
+mod unpacking;
 mod uploads;
 mod volumes;
 pub(crate) mod writing;
@@ -62,6 +63,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     transfer::CALLS,
     uploads::CALLS,
     archives::CALLS,
+    unpacking::CALLS,
     customize::CALLS,
     inspection::CALLS,
 ];

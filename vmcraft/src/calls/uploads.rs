@@ -24,7 +24,7 @@ impl Guest {
     /// ```
     pub fn upload(&mut self, filename: &FileIn, remotefilename: &DeviceOrPath) -> Result<()> {
         self.read_from(filename, |guest, source| {
-            guest.into_target(remotefilename, Opening::Truncate, 0, |guest, target| {
+            guest.with_target(remotefilename, Opening::Truncate, 0, |guest, target| {
                 guest.put_source(source, target)
             })
         })
@@ -46,7 +46,7 @@ impl Guest {
     ) -> Result<()> {
         let offset = not_negative("offset", offset)?;
         self.read_from(filename, |guest, source| {
-            guest.into_target(remotefilename, Opening::Create, offset, |guest, target| {
+            guest.with_target(remotefilename, Opening::Create, offset, |guest, target| {
                 guest.put_source(source, target)
             })
         })
@@ -63,7 +63,7 @@ impl Guest {
     pub fn base64_in(&mut self, base64file: &FileIn, filename: &GuestPath) -> Result<()> {
         let filename = DeviceOrPath::new(filename);
         self.read_from(base64file, |guest, source| {
-            guest.into_target(filename, Opening::Truncate, 0, |guest, target| {
+            guest.with_target(filename, Opening::Truncate, 0, |guest, target| {
                 let put = guest.put_stream(&mut base64_reader(&mut *source), target);
                 put.map_err(|failed| match failed {
                     StreamError::Read(e) => source.error(e),
@@ -92,7 +92,7 @@ impl Guest {
             )));
         }
         let content = &content[..content.len().min(room)];
-        self.into_target(DeviceOrPath::new(device), Opening::Existing, offset, |_, target| {
+        self.with_target(DeviceOrPath::new(device), Opening::Existing, offset, |_, target| {
             target.put(crate::content::Run::Data(content))
         })?;
         Ok(i64::try_from(content.len()).unwrap_or(i64::MAX))
@@ -235,7 +235,7 @@ enum StreamError {
 
 impl Guest {
     /// Runs `write` with a file or device that content goes to, all or nothing.
-    fn into_target(
+    fn with_target(
         &mut self,
         name: &DeviceOrPath,
         opening: Opening,
@@ -316,7 +316,7 @@ impl Guest {
                 }
             }
             let sparse = range.sparse.unwrap_or(false);
-            guest.into_target(dest, opening, offset, |guest, target| {
+            guest.with_target(dest, opening, offset, |guest, target| {
                 target.check_room(len)?;
                 target.set_skipping_zeros(sparse);
                 let mut tick = |position| guest.host.step(Progress { position, total: len });

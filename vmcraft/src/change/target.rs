@@ -10,7 +10,7 @@ use crate::vfs::Node;
 use crate::{Error, Result};
 
 /// How many zeros are written at once where a device cannot make a range zero.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Where content goes, and how far it is.
 pub(crate) struct Target {

@@ -102,11 +102,6 @@ impl Source {
         self.size_bytes
     }
 
-    /// How many bytes were read.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// What reading it, or a decoder above it, failed with.
     pub(crate) fn error(&self, source: io::Error) -> Error {
         match source.downcast::<Error>() {

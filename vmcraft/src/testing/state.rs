@@ -59,19 +59,31 @@ impl Blocks {
     }
 
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
-        for (at, byte) in (offset..).zip(data) {
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let start = (at % BLOCK_BYTES) as usize;
+            let step = (BLOCK_BYTES as usize - start).min(data.len() - done);
             let block = self.blocks.entry(at / BLOCK_BYTES).or_default();
             let block = block.get_or_insert_with(|| vec![0; BLOCK_BYTES as usize].into());
-            block[(at % BLOCK_BYTES) as usize] = *byte;
+            block[start..start + step].copy_from_slice(&data[done..done + step]);
+            done += step;
         }
         self.size = self.size.max(offset + data.len() as u64);
     }
 
     pub(super) fn read(&self, offset: u64, buf: &mut [u8]) -> usize {
         let n = self.size.saturating_sub(offset).min(buf.len() as u64) as usize;
-        for (at, byte) in (offset..).zip(&mut buf[..n]) {
-            let block = self.blocks.get(&(at / BLOCK_BYTES)).and_then(Option::as_ref);
-            *byte = block.map_or(0, |block| block[(at % BLOCK_BYTES) as usize]);
+        let mut done = 0;
+        while done < n {
+            let at = offset + done as u64;
+            let start = (at % BLOCK_BYTES) as usize;
+            let step = (BLOCK_BYTES as usize - start).min(n - done);
+            match self.blocks.get(&(at / BLOCK_BYTES)) {
+                Some(Some(block)) => buf[done..done + step].copy_from_slice(&block[start..start + step]),
+                _ => buf[done..done + step].fill(0),
+            }
+            done += step;
         }
         n
     }
@@ -86,10 +98,14 @@ impl Blocks {
 
     /// Makes what is written of a range zero.
     fn zero(&mut self, offset: u64, len: u64) {
-        for at in offset..offset + len {
+        let mut at = offset;
+        while at < offset + len {
+            let start = (at % BLOCK_BYTES) as usize;
+            let step = (BLOCK_BYTES - start as u64).min(offset + len - at);
             if let Some(Some(block)) = self.blocks.get_mut(&(at / BLOCK_BYTES)) {
-                block[(at % BLOCK_BYTES) as usize] = 0;
+                block[start..start + step as usize].fill(0);
             }
+            at += step;
         }
     }
 

@@ -1,0 +1,91 @@
+//! Bringing archives and trees of the host into the guest.
+
+use vmcraft_macros::api;
+
+use crate::decompress::Kind;
+use crate::unpack::{UnpackOptions, tar_in};
+use crate::value::FileIn;
+use crate::{Error, Guest, GuestPath, Result};
+
+#[api(area = "unpacking")]
+impl Guest {
+    /// Unpack a tar file of the host into a directory
+    ///
+    /// The members of the host's file `tarfile`, or of standard input if that is `-`, are made in
+    /// `directory`. Owners are the archive's numbers, permissions and times those of the archive; the
+    /// umask does not apply. What is there under the same name is replaced, and directories are added
+    /// to. Nothing is changed if the archive is damaged, or anything of it cannot be made.
+    ///
+    /// - `compress` is `gzip`, `bzip2`, `xz` or `zstd`; without it the compression is recognised.
+    /// - `xattrs` keeps extended attributes, `selinux` SELinux contexts, `acls` POSIX access control
+    ///   lists.
+    ///
+    /// Member names with `..` are refused, and absolute ones begin at `directory`. Symbolic links that
+    /// were there before are followed, and a directory of the archive does not replace one that leads
+    /// to a directory. A link that comes from the archive and is absolute or has `..` is not followed.
+    ///
+    /// ```guestfish
+    /// tar-in root.tar /
+    /// tar-in home.tar.gz /home compress:gzip xattrs:true acls:true
+    /// ```
+    #[call(alias = "tar-in-opts")]
+    pub fn tar_in(
+        &mut self,
+        tarfile: &FileIn,
+        directory: &GuestPath,
+        compress: Option<&str>,
+        xattrs: Option<bool>,
+        selinux: Option<bool>,
+        acls: Option<bool>,
+    ) -> Result<()> {
+        let compression = compress.map(decompression).transpose()?;
+        let options = UnpackOptions {
+            xattrs: xattrs.unwrap_or(false),
+            selinux: selinux.unwrap_or(false),
+            acls: acls.unwrap_or(false),
+        };
+        let start = self.directory(directory)?;
+        self.read_from(tarfile, |guest, source| {
+            guest.atomically(|guest| {
+                let Self { vfs, host, warnings, .. } = guest;
+                tar_in(vfs, host, warnings, source, compression, start, options)
+            })
+        })
+    }
+
+    /// Unpack a tar file compressed with gzip into a directory
+    ///
+    /// The same as `tar-in` with `compress:gzip`.
+    ///
+    /// ```guestfish
+    /// tgz-in etc.tar.gz /etc
+    /// ```
+    #[call(deprecated = "tar-in")]
+    pub fn tgz_in(&mut self, tarball: &FileIn, directory: &GuestPath) -> Result<()> {
+        self.tar_in(tarball, directory, Some("gzip"), None, None, None)
+    }
+
+    /// Unpack a tar file compressed with xz into a directory
+    ///
+    /// The same as `tar-in` with `compress:xz`.
+    ///
+    /// ```guestfish
+    /// txz-in etc.tar.xz /etc
+    /// ```
+    #[call(deprecated = "tar-in")]
+    pub fn txz_in(&mut self, tarball: &FileIn, directory: &GuestPath) -> Result<()> {
+        self.tar_in(tarball, directory, Some("xz"), None, None, None)
+    }
+}
+
+/// The kind of compression that libguestfs calls so.
+fn decompression(name: &str) -> Result<Kind> {
+    match name {
+        "gzip" => Ok(Kind::Gzip),
+        "bzip2" => Ok(Kind::Bzip2),
+        "xz" => Ok(Kind::Xz),
+        "zstd" => Ok(Kind::Zstd),
+        "compress" | "lzop" | "lzma" => Err(Error::Unsupported(format!("archives compressed with {name}"))),
+        other => Err(Error::Usage(format!("unknown compression type: {other}"))),
+    }
+}
