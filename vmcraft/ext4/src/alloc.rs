@@ -15,13 +15,16 @@ use vmcraft_fs::{Error, FileType, Result};
 use crate::checksum::crc32c;
 use crate::group::{Group, flags};
 use crate::inode::Inode;
+use crate::map::{OpenInode, RunKind};
 use crate::statfs;
-use crate::superblock::{START, Superblock};
+use crate::superblock::{JournalPlace, START, Superblock};
 use crate::volume::{Block, Volume};
 use crate::{bitmap, corrupt};
 
 /// More groups than this are not written: 128 TiB in blocks of 4 KiB. It bounds memory.
 const MOST_GROUPS: u32 = 1 << 20;
+/// A journal of more pieces than this is not looked after; real ones have a few.
+const MOST_JOURNAL_RUNS: usize = 1 << 16;
 /// A search is content with a run of so many blocks when more are wanted.
 const ENOUGH: u32 = 2048;
 /// The shortest piece of a longer request that is taken right at the goal.
@@ -103,6 +106,7 @@ impl Groups {
                 inodes_changed: false,
             });
         }
+        groups.zones.extend(journal_runs(volume)?);
         groups.zones.retain(|zone| !zone.is_empty());
         groups.zones.sort_unstable_by_key(|zone| zone.start);
         if let Some([_, zone]) =
@@ -148,6 +152,26 @@ impl Groups {
             self.changed.insert(number);
         }
     }
+}
+
+/// Where the journal is: no file may have its blocks.
+fn journal_runs(volume: &Volume) -> Result<Vec<Range<u64>>> {
+    let JournalPlace::Inode(number) = volume.sb.journal else { return Ok(Vec::new()) };
+    let journal = OpenInode::new(volume.any_inode(number)?);
+    let end = journal.size.div_ceil(volume.sb.block_size.into()).min(volume.sb.blocks);
+    let mut runs = Vec::new();
+    let mut block = 0;
+    while block < end {
+        let run = journal.run(volume, block)?;
+        if let RunKind::Data(first) = run.kind {
+            runs.push(first..first + run.len.min(end - block));
+        }
+        if runs.len() > MOST_JOURNAL_RUNS {
+            return Err(Error::Unsupported(format!("a journal in over {MOST_JOURNAL_RUNS} pieces")));
+        }
+        block = run.end();
+    }
+    Ok(runs)
 }
 
 /// Refuses a descriptor that nothing can be allocated by.
@@ -211,10 +235,14 @@ impl Volume {
 
     /// Does something with the groups, which come into memory for it.
     pub(crate) fn with_groups<T>(&self, act: impl FnOnce(&mut Groups) -> Result<T>) -> Result<T> {
+        if self.lock_groups().is_none() {
+            // Who changes something is alone with the volume: no one loads them meanwhile.
+            let groups = Groups::load(self)?;
+            *self.lock_groups() = Some(groups);
+        }
         let mut groups = self.lock_groups();
-        let groups = match &mut *groups {
-            Some(groups) => groups,
-            none => none.insert(Groups::load(self)?),
+        let Some(groups) = &mut *groups else {
+            return Err(corrupt("group descriptors: they are not in memory", START));
         };
         act(groups)
     }

@@ -16,7 +16,7 @@ use crate::checksum::crc32c;
 use crate::features::{Compat, RoCompat};
 use crate::inode::{Inode, RawInode};
 use crate::map::{OpenInode, RunKind};
-use crate::superblock::{RawSuperblock, START};
+use crate::superblock::{RawSuperblock, START, state};
 use crate::volume::Volume;
 use crate::{content, corrupt, namespace};
 
@@ -56,6 +56,7 @@ pub(crate) fn clean_up(volume: &Volume) -> Result<()> {
     }
     volume.edit_superblock(|raw| {
         raw.last_orphan = 0.into();
+        raw.state = (raw.state.get() & !state::ORPHANS).into();
         let features = RoCompat::from_bits_retain(raw.feature_ro_compat.get()) - RoCompat::ORPHAN_PRESENT;
         raw.feature_ro_compat = features.bits().into();
     })

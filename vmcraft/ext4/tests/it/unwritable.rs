@@ -230,18 +230,28 @@ fn blocks_of_two_files() {
     assert_eq!(scratch.fs().metadata(b).expect("metadata").size_bytes, 3000);
 }
 
-#[test] // A block of a file is the inode table's.
+#[test] // A block of a file is the inode table's, or the journal's.
 fn blocks_of_the_file_systems_own() {
-    let mut scratch = Scratch::new(4, "-t ext2 -b 1024");
-    let inode = scratch.writer().create(scratch.root(), "a".into(), NEW).expect("a file");
-    scratch.writer().write(inode, 0, &[7; 3000]).expect("a write");
-    scratch.lend(|image| {
+    type Find = fn(&Path) -> u64;
+    let table: Find = |image| {
         let stats = debugfs(image, "stats");
-        let table = number_after(stats.split("Group  0:").nth(1).expect("group 0"), "inode table at");
-        debugfs(image, &format!("sif a block[1] {table}"));
-    });
-    let error = scratch.writer().unlink(scratch.root(), "a".into()).expect_err("a forged block");
-    assert!(error.to_string().contains("the file system's own"), "{error}");
+        number_after(stats.split("Group  0:").nth(1).expect("group 0"), "inode table at")
+    };
+    let journal: Find = |image| {
+        let blocks = debugfs(image, "blocks <8>");
+        let first = blocks.split_whitespace().next().expect("a block");
+        first.parse().expect("a number")
+    };
+    for (options, find) in [("-t ext2 -b 1024", table), ("-t ext3 -b 1024", journal)] {
+        let mut scratch = Scratch::new(8, options);
+        let inode = scratch.writer().create(scratch.root(), "a".into(), NEW).expect("a file");
+        scratch.writer().write(inode, 0, &[7; 3000]).expect("a write");
+        scratch.lend(|image| {
+            debugfs(image, &format!("sif a block[1] {}", find(image)));
+        });
+        let error = scratch.writer().unlink(scratch.root(), "a".into()).expect_err("a forged block");
+        assert!(error.to_string().contains("the file system's own"), "{error}");
+    }
 }
 
 #[test]
