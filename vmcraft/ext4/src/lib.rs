@@ -3,15 +3,21 @@
 //! A volume is cut into groups of blocks. The superblock counts them, a table of descriptors says
 //! where each group's inode table is, an inode says where its content is: by extents, by a map of
 //! blocks, or in the inode itself. Directories are files of entries, large ones with a hashed index.
-//! Changes go through a journal, JBD2; one that was not emptied is replayed into memory on opening.
+//! Linux's changes go through a journal, JBD2; one that was not emptied is replayed into memory on
+//! opening, and to the device before the first change.
 //!
 //! Specifications: Linux `Documentation/filesystems/ext4/`, its `journal.rst` for JBD2. What they leave
 //! open is decided as Linux does it, which the tests compare with.
 //!
-//! Read-only. Refused by name: content and names encrypted with fscrypt, content protected by
-//! fs-verity, fast commits in a dirty journal, an external journal that is dirty, look-ups beyond ASCII
-//! in directories that ignore letter case, and incompatible features that are not listed in
-//! `docs/formats/ext4.md`. Everything else on such a volume can be read.
+//! Refused by name: content and names encrypted with fscrypt, content protected by fs-verity, fast
+//! commits in a dirty journal, an external journal that is dirty, look-ups beyond ASCII in directories
+//! that ignore letter case, and incompatible features that are not listed in `docs/formats/ext4.md`.
+//! Everything else on such a volume can be read. It can be changed unless it has clusters of several
+//! blocks (`bigalloc`), quotas, an external journal, a feature that we do not know, or damage that is
+//! noted on it.
+//!
+//! Changed metadata is in memory until it is written out, and an operation that fails is undone there.
+//! The device below is expected to be all or nothing as a whole: nothing goes through the journal.
 //!
 //! The volume is taken for hostile. Every structure is checked when it is decoded, checksums included,
 //! an error names it and its byte, and every loop and allocation is bounded.
