@@ -7,6 +7,7 @@ mod content_write;
 mod corpus;
 mod features;
 mod hostile;
+mod hostile_write;
 mod htree_write;
 mod journal;
 mod kernel;
