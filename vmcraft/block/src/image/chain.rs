@@ -10,6 +10,7 @@ use super::{Format, OpenOptions, Reference, probe, via_qemu};
 use crate::lock::{self, Access, Failure};
 use crate::qcow2::{self, Header, Parts, Qcow2};
 use crate::storage::{HostFile, Storage};
+use crate::transaction::JOURNAL_SUFFIX;
 use crate::{BlockDevice, Error, RawFile, Result};
 
 /// How long a backing chain may be. Reading goes down the chain by recursion.
@@ -222,6 +223,7 @@ impl<'a> Opener<'a> {
         let name = target.path.to_string_lossy().into_owned();
         let within = |source| Error::Within { image: image.to_owned(), source: Box::new(source) };
         let storage = self.open_file(&name, &target.path, true).map_err(within)?;
+        refuse_journal(&target.path).map_err(within)?;
         let format = match target.format.as_deref().or(format) {
             Some(format) => format.parse().map_err(|e| refused(image, named, e))?,
             None => {
@@ -303,6 +305,23 @@ impl<'a> Opener<'a> {
 pub(super) fn in_use(name: &str, detail: String) -> Error {
     let advice = "shut the guest down first, or give --ro to look at it while it changes";
     Error::InUse { image: name.to_owned(), detail, advice }
+}
+
+/// Refuses an image that an earlier session left half changed: only who opens it by itself finishes
+/// that.
+fn refuse_journal(path: &Path) -> Result<()> {
+    let Ok(mut journal) = path.canonicalize().map(std::path::PathBuf::into_os_string) else { return Ok(()) };
+    journal.push(JOURNAL_SUFFIX);
+    if !Path::new(&journal).exists() {
+        return Ok(());
+    }
+    Err(Error::Journal {
+        journal: Path::new(&journal).display().to_string(),
+        problem:
+            "an earlier session was cut off while it changed this backing file: open it by itself first, as \
+                  with vmcraft -a FILE run, which finishes that"
+                .into(),
+    })
 }
 
 pub(super) fn refuse_other_kinds(name: &str, metadata: &fs::Metadata) -> Result<()> {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::uri::{self, Location};
 
 /// What a journal's name ends in. It stands beside the image: `disk.qcow2.vmcraft-journal`.
-pub(super) const SUFFIX: &str = ".vmcraft-journal";
+pub(crate) const SUFFIX: &str = ".vmcraft-journal";
 
 /// The image that a disk is in.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use self::chunk::{CHUNK, CHUNK_LEN, GRANULE};
 use self::cleared::Clearing;
 pub use self::identity::ImageIdentity;
+pub(crate) use self::identity::SUFFIX as JOURNAL_SUFFIX;
 use self::journal::{Changed, Journal};
 use self::layer::Layer;
 pub use self::recovery::OpenImage;

@@ -452,6 +452,20 @@ fn journals_out_of_place_are_refused() {
     assert!(!pointer.exists());
 }
 
+#[test] // Through an overlay, a half changed backing file would pass for a whole one.
+fn a_backing_file_with_a_journal_is_refused() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["base.raw"]);
+    let after = leave_journal(&paths, &before);
+    let overlay = directory.path().join("overlay.qcow2");
+    let arguments = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "base.raw", text(&overlay)];
+    testkit::run_ok("qemu-img", arguments);
+    let said = open_image(text(&overlay), "qcow2", true).err().unwrap().to_string();
+    assert!(said.contains("base.raw.vmcraft-journal") && said.contains("open it by itself first"), "{said}");
+    drop(session(&paths, Access::Commit, None, Observer::default()).unwrap());
+    assert!(read_all(&*open_image(text(&overlay), "qcow2", true).unwrap()) == after[0]);
+}
+
 #[test] // Whatever happened to a journal, what is not exactly right is never applied.
 fn damaged_journals_are_refused() {
     let directory = testkit::tempdir();
