@@ -3,6 +3,7 @@
 mod bad_input;
 mod corpus;
 mod customize;
+mod disks;
 mod fidelity;
 mod guestfish;
 mod inspect;

@@ -13,6 +13,7 @@ mod logging;
 mod open;
 mod options;
 mod output;
+mod prepared;
 mod report;
 mod shell;
 mod size;

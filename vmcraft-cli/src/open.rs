@@ -8,6 +8,7 @@ use vmcraft::{DriveOptions, Guest, GuestPath, Mountable};
 
 use crate::error::{Error, Result, message};
 use crate::options::{Drive, GuestOptions, MountOption};
+use crate::prepared::Prepared;
 use crate::{logging, report};
 
 impl GuestOptions {
@@ -22,8 +23,8 @@ impl GuestOptions {
         guest.allow_backing(self.allow_backing.clone());
         guest.set_state_directory(state_directory(!self.opens_read_only()));
         guest.set_undo_file(self.undo.clone());
-        for drive in &self.drives.0 {
-            self.add(&mut guest, drive)?;
+        for (drive, number) in self.numbered_drives() {
+            self.add(&mut guest, drive, number)?;
         }
         Ok(guest)
     }
@@ -49,7 +50,9 @@ impl GuestOptions {
 
     /// Whether what is asked for needs the disks to be open.
     pub(crate) fn wants_launch(&self) -> bool {
-        self.inspector || !self.mounts.is_empty()
+        self.inspector
+            || !self.mounts.is_empty()
+            || self.drives.0.iter().any(|drive| matches!(drive, Drive::Prepared(_)))
     }
 
     /// Opens the disks and mounts what the options say.
@@ -57,6 +60,7 @@ impl GuestOptions {
         trace(guest, &"launch");
         guest.launch().map_err(|e| Error::call("launch", e))?;
         report_warnings(guest);
+        self.fill_prepared(guest)?;
         if self.inspector {
             trace(guest, &"inspect-os");
             guest.mount_inspected(self.root.as_deref())?;
@@ -75,6 +79,28 @@ impl GuestOptions {
         Ok(())
     }
 
+    /// The disks, each with how many of them are prepared up to it.
+    fn numbered_drives(&self) -> impl Iterator<Item = (&Drive, usize)> {
+        let mut number = 0;
+        self.drives.0.iter().map(move |drive| {
+            number += usize::from(matches!(drive, Drive::Prepared(_)));
+            (drive, number)
+        })
+    }
+
+    /// Puts onto prepared disks what belongs there.
+    fn fill_prepared(&self, guest: &mut Guest) -> Result<()> {
+        let prepared = self.numbered_drives().filter_map(|(drive, number)| match drive {
+            Drive::Prepared(what) => Some((what, number)),
+            _ => None,
+        });
+        for (what, number) in prepared {
+            let prepared = Prepared::parse(what, number)?;
+            prepared.fill(guest)?;
+        }
+        Ok(())
+    }
+
     fn mount(&self, guest: &mut Guest, mount: &MountOption) -> Result<()> {
         let mountable = Mountable::new(&mount.mountable);
         let mountpoint = GuestPath::new(&mount.mountpoint);
@@ -90,7 +116,7 @@ impl GuestOptions {
         }
     }
 
-    fn add(&self, guest: &mut Guest, drive: &Drive) -> Result<()> {
+    fn add(&self, guest: &mut Guest, drive: &Drive, number: usize) -> Result<()> {
         match drive {
             Drive::Image { name, format, snapshot, sector_size } => {
                 let name = utf8(name)?;
@@ -118,9 +144,7 @@ impl GuestOptions {
                 guest.add_domain_with(name, self.connect.as_deref(), &options)?;
                 Ok(())
             }
-            Drive::Prepared(what) => Err(message(format!(
-                "-N {what}: this version only reads, and makes no disks; make one with qemu-img and mkfs"
-            ))),
+            Drive::Prepared(what) => Prepared::parse(what, number)?.add(guest),
         }
     }
 

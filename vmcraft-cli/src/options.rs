@@ -164,7 +164,7 @@ impl Args for Drives {
                     .short('N')
                     .long("new")
                     .value_name("[FILE=]TYPE")
-                    .help("Make a new disk (not in this version, which only reads)")
+                    .help("Make a new disk, such as fs:ext4:1G, and add it; -N help lists the types (repeatable)")
                     .action(ArgAction::Append)
                     .help_heading(HEADING),
             )

@@ -35,6 +35,34 @@ fn scale(bytes: u64) -> (f64, Option<&'static str>) {
     (value, unit)
 }
 
+/// A size as guestfish's options take it: a number and one of `b`, `K`, `M`, `G`, `T`, `P`, `E` (also
+/// in small letters), for powers of 1024, or `sects` for sectors of 512 bytes. Without a unit it is in
+/// `K`.
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
+    parse_with(text, 1024)
+}
+
+/// The same, with the factor that a number without a unit has.
+pub(crate) fn parse_with(text: &str, default_factor: u64) -> Result<u64, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => default_factor,
+        "b" => 1,
+        "s" | "sects" => 512,
+        unit => match UNITS.iter().position(|name| name.eq_ignore_ascii_case(unit)) {
+            // 1 << 60 at most.
+            Some(power) => 1 << (10 * (power + 1)),
+            None => return Err(format!("{text:?} is not a size such as 100M or 1G")),
+        },
+    };
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| format!("{text:?} is not a size such as 100M or 1G"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +81,23 @@ mod tests {
         ];
         for (bytes, text) in cases {
             assert_eq!(in_words(bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_as_guestfish_reads_them() {
+        for (text, bytes) in [
+            ("1G", 1 << 30),
+            ("100m", 100 << 20),
+            ("3", 3 << 10),
+            ("3b", 3),
+            ("2sects", 1024),
+            ("8T", 8 << 40),
+        ] {
+            assert_eq!(parse(text), Ok(bytes));
+        }
+        for bad in ["", "G", "-1", "1X", "1GB", "99999999999999999999", "16E"] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 }

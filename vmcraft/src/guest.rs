@@ -295,6 +295,12 @@ impl Guest {
             .ok_or_else(|| Error::Usage("call launch before this: add run to the script".into()))
     }
 
+    /// The canonical name of the disk that a drive with this name became; of the last one if there are
+    /// several.
+    pub fn disk_of_drive(&self, name: &str) -> Option<String> {
+        self.drives.iter().rposition(|drive| drive.name == name).map(device::disk_name)
+    }
+
     /// The device with this name.
     pub(crate) fn find_device(&self, name: &DeviceName) -> Result<Found<'_>> {
         device::find(self.launched()?, name)

@@ -18,15 +18,16 @@ pub(crate) mod syntax;
 mod trace;
 mod windows;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 
 use bstr::BString;
 
-use crate::error::{Result, message};
+use crate::error::{Error, Result, message};
 use crate::interrupt;
 use crate::options::{Drive, ShellOptions};
+use crate::output::Output;
 use crate::shell::script::Script;
 use crate::shell::session::Session;
 
@@ -34,6 +35,12 @@ use crate::shell::session::Session;
 pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if let Some(command) = &options.command_help {
         return crate::help::show(command);
+    }
+    if options.guest.drives.0.contains(&Drive::Prepared("help".to_owned())) {
+        let mut out = Output::stdout();
+        let text = crate::prepared::help();
+        out.write_text(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::output(&e))?;
+        return Ok(ExitCode::SUCCESS);
     }
     if options.live {
         return Err(message("--live: not supported: it needs an agent inside a running guest"));

@@ -87,6 +87,40 @@ impl ToolOptions {
     }
 }
 
+/// What the tools that write disks are told in the same way.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct WriteOptions {
+    #[command(flatten)]
+    pub(crate) drives: Drives,
+
+    /// Say in detail what is done
+    #[arg(short, long, help_heading = "Messages")]
+    verbose: bool,
+
+    /// Print each call to standard error
+    #[arg(short = 'x', help_heading = "Messages")]
+    trace: bool,
+}
+
+impl WriteOptions {
+    /// Opens the disks to write them, with nothing mounted.
+    pub(crate) fn open(&self) -> Result<Guest> {
+        open(&GuestOptions {
+            drives: self.drives.clone(),
+            verbose: self.verbose,
+            trace: self.trace,
+            ..GuestOptions::default()
+        })
+    }
+
+    /// Says which call is made, if `-x` asks for it.
+    pub(crate) fn trace(&self, call: std::fmt::Arguments<'_>) {
+        if self.trace {
+            report::trace(&call);
+        }
+    }
+}
+
 /// The `-m` of the tools that have it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct MountOptions {

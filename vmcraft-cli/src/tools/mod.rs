@@ -10,9 +10,11 @@ mod df;
 mod diff;
 mod fields;
 mod filesystems;
+mod format;
 mod inspector;
 mod log;
 mod ls;
+mod make_fs;
 mod mount;
 mod size;
 mod table;
@@ -54,7 +56,7 @@ impl Personality {
             .name(self.name)
             .disable_help_flag(true)
             .infer_long_args(true)
-            // The tools make no disks.
+            // The tools make no prepared disks.
             .mut_args(|arg| if arg.get_id() == "new" { arg.hide(true) } else { arg })
             .arg(
                 clap::Arg::new("help")
@@ -86,10 +88,12 @@ pub(crate) const PERSONALITIES: &[Personality] = &[
     Personality::of::<df::Df>("virt-df"),
     Personality::of::<diff::Diff>("virt-diff"),
     Personality::of::<filesystems::Filesystems>("virt-filesystems"),
+    Personality::of::<format::Format>("virt-format"),
     Personality::of::<inspector::Inspector>("virt-inspector"),
     Personality::of::<log::Log>("virt-log"),
     Personality::of::<ls::Ls>("virt-ls"),
     Personality::of::<customize::VirtSysprep>("virt-sysprep"),
+    Personality::of::<make_fs::MakeFs>("virt-make-fs"),
     Personality::of::<wrappers::TarOut>("virt-tar-out"),
 ];
 
