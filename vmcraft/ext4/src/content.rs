@@ -51,8 +51,13 @@ pub(crate) fn regular(volume: &Volume, number: InodeNumber) -> Result<Inode> {
 pub(crate) fn claim(volume: &Volume, inode: &mut Inode, goal: u64, want: u64) -> Result<Range<u64>> {
     let want = u32::try_from(want).unwrap_or(u32::MAX);
     let blocks = volume.allocate_blocks(goal, want)?;
-    inode.blocks_512 += (blocks.end - blocks.start) * sectors(volume);
+    count(volume, inode, blocks.end - blocks.start);
     Ok(blocks)
+}
+
+/// Lets blocks count as the inode's.
+pub(crate) fn count(volume: &Volume, inode: &mut Inode, count: u64) {
+    inode.blocks_512 = inode.blocks_512.saturating_add(count.saturating_mul(sectors(volume)));
 }
 
 /// Frees blocks that counted as the inode's.

@@ -13,7 +13,7 @@ pub(crate) fn may_hold(volume: &Volume, inode: &Inode) -> bool {
         || volume.sb.incompat.contains(Incompat::INLINE_DATA)
             && inode.file_type == FileType::Regular
             && inode.size == 0
-            && symlink::is_fast(inode, volume)
+            && symlink::has_no_blocks(inode, volume)
 }
 
 /// All of the content; of a directory, its parent's number before its entries.

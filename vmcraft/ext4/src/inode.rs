@@ -22,6 +22,8 @@ pub(crate) const ROOT: u32 = 2;
 pub(crate) const BASE_SIZE: usize = 128;
 /// Bytes of `i_block`, where the map of a file, a short target or inline data is.
 pub(crate) const I_BLOCK_SIZE: usize = 60;
+/// Where the low half of the version is in an inode.
+pub(crate) const VERSION_START: usize = offset_of!(RawInode, version_lo);
 /// Where `i_block` is in an inode.
 pub(crate) const I_BLOCK_START: usize = offset_of!(RawInode, block);
 

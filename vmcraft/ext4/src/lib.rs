@@ -66,6 +66,7 @@ mod superblock;
 mod symlink;
 mod trim;
 mod tune;
+mod value_inode;
 mod volume;
 mod walk;
 mod writable;

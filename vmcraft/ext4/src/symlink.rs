@@ -3,6 +3,7 @@
 use bstr::BString;
 use vmcraft_fs::{Error, FileType, Result};
 
+use crate::features::Incompat;
 use crate::inode::{I_BLOCK_SIZE, Inode, InodeFlags};
 use crate::map::{self, OpenInode};
 use crate::volume::Volume;
@@ -39,8 +40,17 @@ pub(crate) fn read(volume: &Volume, inode: &OpenInode) -> Result<BString> {
     Ok(target.into())
 }
 
-/// Whether the target is in `i_block`: if no block is the file's but the one of its attributes.
+/// Whether the target is in `i_block`.
 pub(crate) fn is_fast(inode: &Inode, volume: &Volume) -> bool {
+    if volume.sb.incompat.contains(Incompat::EA_INODE) {
+        // The values of its attributes may count as its own blocks.
+        return inode.size < I_BLOCK_SIZE as u64;
+    }
+    has_no_blocks(inode, volume)
+}
+
+/// Whether no block is the inode's but the one of its attributes.
+pub(crate) fn has_no_blocks(inode: &Inode, volume: &Volume) -> bool {
     let sb = &volume.sb;
     let xattrs = if inode.xattr_block != 0 { u64::from(sb.block_size / 512 * sb.cluster_blocks) } else { 0 };
     inode.blocks_512 == xattrs

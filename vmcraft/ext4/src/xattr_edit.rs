@@ -8,12 +8,12 @@ use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::{Error, FileType, Result, XattrMode};
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::features::Compat;
+use crate::features::{Compat, Incompat};
 use crate::inode::{BASE_SIZE, Inode};
 use crate::superblock::Superblock;
 use crate::volume::Volume;
 use crate::xattr::{self, Area, ENTRY, MAGIC, PREFIXES, RawEntry, RawHeader, SYSTEM, Value};
-use crate::{acl, content, corrupt};
+use crate::{acl, content, corrupt, value_inode};
 
 /// The longest full name that `setxattr(2)` takes, in bytes.
 const LONGEST_NAME: usize = 255;
@@ -29,6 +29,10 @@ const DEFAULT: u8 = 3;
 const SECURITY: u8 = 6;
 /// The magic number that stands before the entries in an inode, in bytes.
 const MAGIC_SIZE: usize = 4;
+
+/// Bytes of a block before its entries.
+const BLOCK_HEADER: usize = size_of::<RawHeader>();
+const NO_ROOM: Error = Error::NoSpace("the inode and its block have no room for more extended attributes");
 
 /// An attribute as it is stored, apart from its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +64,7 @@ fn split_name(name: &BStr) -> Option<(u8, &BStr)> {
     PREFIXES.iter().find_map(|&(index, prefix)| {
         let rest = name.strip_prefix(prefix.as_bytes())?;
         // ACLs have their whole name in the prefix, all others have some of it left.
-        (rest.is_empty() == !prefix.ends_with('.')).then_some((index, rest.as_bstr()))
+        (rest.is_empty() != prefix.ends_with('.')).then_some((index, rest.as_bstr()))
     })
 }
 
@@ -182,9 +186,12 @@ pub(crate) fn fit_acl(volume: &Volume, inode: &mut Inode) -> Result<()> {
 
 /// Lets go of the attributes of an inode that goes. What is in the inode goes with it.
 pub(crate) fn release(volume: &Volume, inode: &mut Inode) -> Result<()> {
-    let places = Places::read(volume, inode)?;
-    refuse_value_inodes(inode, places.all())?;
-    store_block(volume, inode, &[])
+    let Places { body, block } = Places::read(volume, inode)?;
+    store_block(volume, inode, &block, &[])?;
+    for attribute in &body {
+        drop_value(volume, inode, attribute, true)?;
+    }
+    Ok(())
 }
 
 /// The room for the value of `system.data` in the inode, in bytes; `None` if not even an empty one fits.
@@ -272,41 +279,76 @@ fn stored(area: &Area<'_>) -> Result<Vec<Stored>> {
     Ok(attributes.into_iter().map(one).collect())
 }
 
-/// Sets or removes an attribute, in the inode if there is room, else in a block.
+/// Sets or removes an attribute, in the inode if there is room, else in a block. With the feature, a
+/// value for which neither has room gets an inode of its own.
 fn store(volume: &Volume, inode: &mut Inode, index: u8, name: &BStr, value: Option<&[u8]>) -> Result<()> {
     let Places { mut body, mut block } = Places::read(volume, inode)?;
-    let (old_body, old_block) = (body.clone(), block.clone());
-    refuse_value_inodes(inode, body.iter().chain(&block).filter(|a| a.is(index, name)))?;
-    body.retain(|a| !a.is(index, name));
+    let old_block = block.clone();
+    let old: Vec<Stored> = body.extract_if(.., |a| a.is(index, name)).collect();
     block.retain(|a| !a.is(index, name));
-    let mut in_body = false;
     if let Some(value) = value {
         volume.require_compat(Compat::EXT_ATTR)?;
-        let new = Stored { index, name: name.into(), value: StoredValue::Here(value.to_vec()) };
-        body.push(new.clone());
-        in_body = body_bytes(volume, inode, &body).is_some();
-        if !in_body {
-            body.pop();
-            block.push(new);
+        let mut new = Stored { index, name: name.into(), value: StoredValue::Here(value.to_vec()) };
+        // Such a value of a link whose target is in the inode makes e2fsck take that for blocks.
+        let has_inodes =
+            volume.sb.incompat.contains(Incompat::EA_INODE) && inode.file_type != FileType::Symlink;
+        // From this size on, an empty block has no room.
+        let large = has_inodes && value.len() + ENTRY + 4 + BLOCK_HEADER + 4 > volume.sb.block_size as usize;
+        if large || !place(volume, inode, &new, &mut body, &mut block) {
+            if !has_inodes {
+                return Err(NO_ROOM);
+            }
+            let (number, value_hash) = value_inode::create(volume, inode, value)?;
+            // At most LARGEST_VALUE.
+            let size = u32::try_from(value.len()).unwrap_or(u32::MAX);
+            let characters: Vec<u32> = name.iter().map(|&b| b.into()).collect();
+            let hash = xattr::entry_hash(&characters, &[value_hash]);
+            new.value = StoredValue::Inode { number, size, hash };
+            if !place(volume, inode, &new, &mut body, &mut block) {
+                return Err(NO_ROOM);
+            }
+            content::count(volume, inode, value_inode::blocks(volume, size));
         }
     }
     if block != old_block {
-        store_block(volume, inode, &block)?;
+        store_block(volume, inode, &old_block, &block)?;
     }
-    if (body != old_body || in_body) && !store_body(volume, inode, &body)? {
-        return Err(Error::NoSpace("the inode has no room for its extended attributes"));
+    if !store_body(volume, inode, &body)? {
+        return Err(NO_ROOM);
+    }
+    for attribute in &old {
+        drop_value(volume, inode, attribute, true)?;
     }
     Ok(())
 }
 
-fn refuse_value_inodes<'a>(inode: &Inode, mut which: impl Iterator<Item = &'a Stored>) -> Result<()> {
-    match which.find(|a| matches!(a.value, StoredValue::Inode { .. })) {
-        None => Ok(()),
-        Some(attribute) => Err(Error::Unsupported(format!(
-            "changing the extended attribute {:?} of inode {}, whose value is in an inode of its own (ea_inode)",
-            attribute.name, inode.number
-        ))),
+/// Adds an attribute where there is room for it.
+fn place(
+    volume: &Volume,
+    inode: &Inode,
+    new: &Stored,
+    body: &mut Vec<Stored>,
+    block: &mut Vec<Stored>,
+) -> bool {
+    body.push(new.clone());
+    if body_bytes(volume, inode, body).is_some() {
+        return true;
     }
+    body.pop();
+    block.push(new.clone());
+    if block_bytes(volume, block).is_some() {
+        return true;
+    }
+    block.pop();
+    false
+}
+
+/// Lets go of the value of an attribute that goes, if it has an inode of its own. `last` says whether
+/// no other inode has the same place.
+fn drop_value(volume: &Volume, inode: &mut Inode, attribute: &Stored, last: bool) -> Result<()> {
+    let StoredValue::Inode { number, size, .. } = attribute.value else { return Ok(()) };
+    content::uncount(volume, inode, value_inode::blocks(volume, size))?;
+    if last { value_inode::drop(volume, number) } else { Ok(()) }
 }
 
 impl Stored {
@@ -422,24 +464,31 @@ fn store_body(volume: &Volume, inode: &Inode, attributes: &[Stored]) -> Result<b
     Ok(true)
 }
 
+/// What a block is with these attributes; `None` if they do not fit.
+fn block_bytes(volume: &Volume, sorted: &[Stored]) -> Option<Vec<u8>> {
+    lay_out(sorted, volume.sb.block_size as usize, BLOCK_HEADER, 0, true)
+}
+
 /// Makes these the attributes in the inode's block, which comes and goes with them.
-fn store_block(volume: &Volume, inode: &mut Inode, attributes: &[Stored]) -> Result<()> {
-    let old = inode.xattr_block;
+fn store_block(volume: &Volume, inode: &mut Inode, old: &[Stored], attributes: &[Stored]) -> Result<()> {
     let references = match xattr::block_of(volume, inode)? {
         Some(block) => RawHeader::ref_from_prefix(&block.bytes).map_or(1, |(h, _)| h.refcount.get()),
         None => 0,
     };
-    if references > 1 {
-        // A copy would refer to these inodes once more.
-        refuse_value_inodes(inode, attributes.iter())?;
-    }
-    let first = size_of::<RawHeader>();
+    let shared = references > 1;
     let mut sorted = attributes.to_vec();
     sorted.sort_by(|a, b| (a.index, a.name.len(), &a.name).cmp(&(b.index, b.name.len(), &b.name)));
-    let mut bytes = lay_out(&sorted, volume.sb.block_size as usize, first, 0, true)
-        .ok_or(Error::NoSpace("the inode and its block have no room for more extended attributes"))?
-        .into_boxed_slice();
-    if old != 0 && (attributes.is_empty() || references > 1) {
+    let mut bytes = block_bytes(volume, &sorted).ok_or(NO_ROOM)?.into_boxed_slice();
+    for attribute in old.iter().filter(|a| !attributes.contains(a)) {
+        drop_value(volume, inode, attribute, !shared)?;
+    }
+    for attribute in attributes.iter().filter(|a| shared && old.contains(a)) {
+        // The copy refers to them too.
+        if let StoredValue::Inode { number, .. } = attribute.value {
+            value_inode::refer(volume, number)?;
+        }
+    }
+    if inode.xattr_block != 0 && (attributes.is_empty() || shared) {
         leave_block(volume, inode, references)?;
     }
     if attributes.is_empty() {
@@ -460,7 +509,7 @@ fn store_block(volume: &Volume, inode: &mut Inode, attributes: &[Stored]) -> Res
         checksum: 0.into(),
         reserved: Default::default(),
     };
-    if let Some(start) = bytes.get_mut(..first) {
+    if let Some(start) = bytes.get_mut(..BLOCK_HEADER) {
         start.copy_from_slice(header.as_bytes());
     }
     seal_block(&mut bytes, &volume.sb, inode.xattr_block);

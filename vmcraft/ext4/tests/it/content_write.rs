@@ -33,7 +33,9 @@ fn space(scratch: &Scratch, inode: InodeNumber) -> u64 {
 
 /// Bytes that tell where they are from.
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) as u8 | 1).collect()
+    (0..len as u64)
+        .map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7).to_le_bytes()[0] | 1)
+        .collect()
 }
 
 /// Something done to one of a few files.
@@ -373,13 +375,13 @@ fn writing_in_turns_with_the_kernel() {
         let mut expected = vec![0; 300_000];
         let inode = file(&scratch, "file");
         scratch.writer().truncate(inode, 300_000).expect("a hole");
-        for round in 0..6u64 {
-            let ours = pattern(round, 3_000);
+        for round in 0..6usize {
+            let ours = pattern(round as u64, 3_000);
             let at = 40_000 * round + 777;
-            scratch.writer().write(inode, at, &ours).expect("space");
-            expected[at as usize..at as usize + 3000].copy_from_slice(&ours);
+            scratch.writer().write(inode, at as u64, &ours).expect("space");
+            expected[at..at + 3000].copy_from_slice(&ours);
             scratch.judge();
-            let theirs = pattern(round + 50, 5_000);
+            let theirs = pattern(round as u64 + 50, 5_000);
             let at = 35_000 * round + 9_000;
             if !can_mount(options) {
                 return;
@@ -391,9 +393,9 @@ fn writing_in_turns_with_the_kernel() {
                 let mut seen = vec![0; 300_000];
                 file.read_exact_at(&mut seen, 0).expect("its content");
                 assert!(seen == expected, "{options}: round {round}");
-                file.write_all_at(&theirs, at).expect("space");
+                file.write_all_at(&theirs, at as u64).expect("space");
             });
-            expected[at as usize..at as usize + 5000].copy_from_slice(&theirs);
+            expected[at..at + 5000].copy_from_slice(&theirs);
             assert!(content(&scratch, inode) == expected, "{options}: round {round}");
         }
         scratch.judge();
