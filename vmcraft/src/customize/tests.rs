@@ -260,6 +260,23 @@ fn files_are_changed() {
     assert!(refused("ssh-inject", "x:string:k").contains("no such user"));
 }
 
+#[test] // An archive may be compressed, which its first bytes tell.
+fn archives_are_unpacked() {
+    let dir = testkit::tempdir();
+    std::fs::write(dir.path().join("x"), "packed").unwrap();
+    for (option, name) in [("-c", "a.tar"), ("-cz", "a.tgz"), ("-cJ", "a.tar.xz")] {
+        let archive = dir.path().join(name);
+        testkit::run_ok(
+            "tar",
+            [option, "-f", archive.to_str().unwrap(), "-C", dir.path().to_str().unwrap(), "--owner=7", "x"],
+        );
+        let value = format!("{}:/srv", archive.display());
+        let (guest, _) = customized(debian().dir("/srv"), &[("tar-in", &value)]);
+        assert_eq!(content(&guest, "/srv/x"), "packed", "{name}");
+        assert_eq!(mode(&guest, "/srv/x").1, 7);
+    }
+}
+
 #[test] // The guest's policy labels what was made, and with --selinux-relabel everything.
 fn new_files_of_a_guest_with_selinux_get_labels() {
     let label = |guest: &Guest, path: &str| {
