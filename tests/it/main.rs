@@ -13,3 +13,4 @@ mod ordinary_user;
 mod shell;
 mod support;
 mod tools;
+mod transaction;
