@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod commands;
+mod edit;
 mod error;
 mod help;
 mod input;

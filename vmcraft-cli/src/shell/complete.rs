@@ -112,7 +112,13 @@ fn arguments(name: &BStr, words: &[BString], begun: &BStr, around: &mut Surround
         }
         "help" => return if words.is_empty() { commands(begun) } else { Vec::new() },
         "lcd" => return host_files(begun, true),
-        "more" | "less" => return guest_paths(begun, around),
+        "more" | "less" | "edit" | "vi" | "emacs" => return guest_paths(begun, around),
+        "copy-in" if begun.starts_with(b"/") && !words.is_empty() => {
+            let mut found = guest_paths(begun, around);
+            found.extend(host_files(begun, false));
+            return found;
+        }
+        "copy-in" => return host_files(begun, false),
         "copy-out" if begun.starts_with(b"/") && !words.is_empty() => {
             let mut found = guest_paths(begun, around);
             found.extend(host_files(begun, true));

@@ -7,8 +7,10 @@ use std::path::Path;
 use std::time::Instant;
 
 use bstr::{BString, ByteSlice};
+use vmcraft::GuestPath;
 use vmcraft::call::Call;
 
+use crate::edit::edit;
 use crate::error::{Error, Result, message};
 use crate::help;
 use crate::shell::glob;
@@ -36,11 +38,31 @@ pub(crate) fn find(name: &str) -> Option<&'static LocalCommand> {
     COMMANDS.iter().find(|command| command.name == name || command.aliases.contains(&name))
 }
 
-/// The one command that goes before the call of its name, which takes one path.
+/// The commands that go before the calls of their names, which take one path.
+const COPY_IN: &str = "copy-in";
 const COPY_OUT: &str = "copy-out";
 
 /// All of them, by name.
 pub(crate) const COMMANDS: &[LocalCommand] = &[
+    LocalCommand {
+        name: COPY_IN,
+        aliases: &[],
+        arguments: "local [local...] /remotedir",
+        summary: "copy files and directories in from the host",
+        description: "Each `local` file or directory of the host is copied, with all that is below it, into the \
+            guest's directory `remotedir`, which must exist.\n\n\
+            ```guestfish\ncopy-in site.conf html /srv/www\n```",
+        run: |session, words, script| {
+            let [locals @ .., remote] = words else { return Err(usage(COPY_IN)) };
+            if locals.is_empty() {
+                return Err(usage(COPY_IN));
+            }
+            let call = Call::find(COPY_IN).ok_or_else(|| message("copy-in: there is no such call"))?;
+            locals.iter().try_for_each(|local| {
+                session.call(call, vec![session.expand_home(local.clone()), remote.clone()], script)
+            })
+        },
+    },
     LocalCommand {
         name: COPY_OUT,
         aliases: &[],
@@ -67,6 +89,27 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         summary: "print words",
         description: "Prints the words with a space between them.",
         run: echo,
+    },
+    LocalCommand {
+        name: "edit",
+        aliases: &[],
+        arguments: "path",
+        summary: "edit a file in the editor of $EDITOR",
+        description: "The file is edited on a copy; vi is the editor where `$EDITOR` is not set, and the commands \
+            `vi` and `emacs` use those. A file that is not changed is not written; one that is keeps its owner, \
+            permissions and attributes.",
+        run: |session, words, _| {
+            let editor = session.variable("EDITOR").filter(|editor| !editor.is_empty());
+            run_editor(session, "edit", words, editor.unwrap_or_else(|| "vi".into()))
+        },
+    },
+    LocalCommand {
+        name: "emacs",
+        aliases: &[],
+        arguments: "path",
+        summary: "edit a file in emacs",
+        description: "See `edit`.",
+        run: |session, words, _| run_editor(session, "emacs", words, "emacs".into()),
     },
     LocalCommand {
         name: "glob",
@@ -239,6 +282,14 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
             Ok(())
         },
     },
+    LocalCommand {
+        name: "vi",
+        aliases: &[],
+        arguments: "path",
+        summary: "edit a file in vi",
+        description: "See `edit`.",
+        run: |session, words, _| run_editor(session, "vi", words, "vi".into()),
+    },
 ];
 
 fn echo(session: &mut Session, words: &[BString], _: &mut Script) -> Result<()> {
@@ -258,6 +309,21 @@ fn supported(session: &mut Session) -> Result<()> {
         text.push_str(&format!("{group:>width$} {}\n", if works { "yes" } else { "no" }));
     }
     print(session, text.as_bytes())
+}
+
+/// Has an editor change a file.
+fn run_editor(session: &mut Session, name: &str, words: &[BString], editor: OsString) -> Result<()> {
+    let [path] = words else { return Err(usage(name)) };
+    session.flush()?;
+    let mut command = BString::from(editor.into_encoded_bytes());
+    command.extend_from_slice(b" \"$1\"");
+    let mut editor = session.host_shell(command.as_bstr())?;
+    let change = |copy: &Path| match editor.arg("sh").arg(copy).status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(message(format!("the editor failed, and nothing was changed: {status}"))),
+        Err(e) => Err(message(format!("cannot run the editor: {e}"))),
+    };
+    edit(session.guest(), GuestPath::new(path), change, |_| Ok(())).map(drop)
 }
 
 /// Shows a file in a pager.
@@ -297,7 +363,10 @@ mod tests {
         for command in COMMANDS {
             for name in std::iter::once(&command.name).chain(command.aliases) {
                 assert!(names.insert(*name), "{name} stands twice in the table");
-                assert!(*name == COPY_OUT || Call::find(name).is_none(), "{name} is a call too");
+                assert!(
+                    [COPY_IN, COPY_OUT].contains(name) || Call::find(name).is_none(),
+                    "{name} is a call too"
+                );
             }
         }
     }

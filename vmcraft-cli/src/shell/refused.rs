@@ -27,7 +27,7 @@ const GROUPS: &[Group] = &[
             read what you need from the guest's files, or boot the guest",
     },
     Group {
-        names: "alloc allocate copy-in display edit emacs vi hexedit sparse write-file \
+        names: "alloc allocate display hexedit sparse write-file \
             cap-set-file \
             rsync* \
             mkfs mkfs-b mkfs-btrfs mke2fs* mke2journal* mkswap* mksquashfs mklost-and-found tune2fs resize2fs* e2fsck \

@@ -8,6 +8,7 @@ mod csv;
 mod customize;
 mod df;
 mod diff;
+mod edit;
 mod fields;
 mod filesystems;
 mod format;
@@ -83,10 +84,12 @@ pub(crate) const PERSONALITIES: &[Personality] = &[
     Personality::of::<mount::Guestmount>("guestmount"),
     Personality::of::<mount::Guestunmount>("guestunmount"),
     Personality::of::<cat::Cat>("virt-cat"),
+    Personality::of::<wrappers::CopyIn>("virt-copy-in"),
     Personality::of::<wrappers::CopyOut>("virt-copy-out"),
     Personality::of::<customize::VirtCustomize>("virt-customize"),
     Personality::of::<df::Df>("virt-df"),
     Personality::of::<diff::Diff>("virt-diff"),
+    Personality::of::<edit::Edit>("virt-edit"),
     Personality::of::<filesystems::Filesystems>("virt-filesystems"),
     Personality::of::<format::Format>("virt-format"),
     Personality::of::<inspector::Inspector>("virt-inspector"),
@@ -94,6 +97,7 @@ pub(crate) const PERSONALITIES: &[Personality] = &[
     Personality::of::<ls::Ls>("virt-ls"),
     Personality::of::<customize::VirtSysprep>("virt-sysprep"),
     Personality::of::<make_fs::MakeFs>("virt-make-fs"),
+    Personality::of::<wrappers::TarIn>("virt-tar-in"),
     Personality::of::<wrappers::TarOut>("virt-tar-out"),
 ];
 

@@ -1,4 +1,4 @@
-//! `virt-copy-out` and `virt-tar-out`: commands of the shell with a guest mounted for them.
+//! `virt-copy-in`, `virt-copy-out`, `virt-tar-in` and `virt-tar-out`: commands of the shell with a guest mounted for them.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -7,6 +7,26 @@ use crate::error::{Result, message};
 use crate::options::ShellOptions;
 use crate::shell;
 use crate::tools::Tool;
+
+/// Copy files and directories into a virtual machine
+///
+/// It is the shell's copy-in with --rw -i, and takes the shell's options.
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    override_usage = "virt-copy-in [OPTIONS] -a IMAGE FILE|DIR... GUESTDIR",
+    after_help = "Example:\n  virt-copy-in -a disk.qcow2 site.conf html /srv/www"
+)]
+pub(super) struct CopyIn {
+    #[command(flatten)]
+    shell: ShellOptions,
+}
+
+impl Tool for CopyIn {
+    fn run(self) -> Result<ExitCode> {
+        run_command("copy-in", self.shell, Access::Write)
+    }
+}
 
 /// Copy files and directories out of a virtual machine
 ///
@@ -24,7 +44,28 @@ pub(super) struct CopyOut {
 
 impl Tool for CopyOut {
     fn run(self) -> Result<ExitCode> {
-        run_command("copy-out", self.shell)
+        run_command("copy-out", self.shell, Access::Read)
+    }
+}
+
+/// Unpack a tar archive into a directory of a virtual machine
+///
+/// It is the shell's tar-in with --rw -i, and takes the shell's options. The archive - is standard
+/// input.
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    override_usage = "virt-tar-in [OPTIONS] -a IMAGE FILE|- DIR",
+    after_help = "Example:\n  tar -c site | virt-tar-in -a disk.qcow2 - /srv"
+)]
+pub(super) struct TarIn {
+    #[command(flatten)]
+    shell: ShellOptions,
+}
+
+impl Tool for TarIn {
+    fn run(self) -> Result<ExitCode> {
+        run_command("tar-in", self.shell, Access::Write)
     }
 }
 
@@ -45,17 +86,24 @@ pub(super) struct TarOut {
 
 impl Tool for TarOut {
     fn run(self) -> Result<ExitCode> {
-        run_command("tar-out", self.shell)
+        run_command("tar-out", self.shell, Access::Read)
     }
 }
 
-/// Runs a command of the shell on the words, with the guest mounted for reading.
-fn run_command(name: &'static str, mut options: ShellOptions) -> Result<ExitCode> {
+/// What a command does with the guest.
+#[derive(PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+/// Runs a command of the shell on the words, with the guest mounted.
+fn run_command(name: &'static str, mut options: ShellOptions, access: Access) -> Result<ExitCode> {
     if options.guest.drives.0.is_empty() && options.remote.is_none() {
         return Err(message("no disk was given: add -a IMAGE"));
     }
-    options.guest.ro = true;
-    options.guest.rw = false;
+    options.guest.ro = access == Access::Read;
+    options.guest.rw = access == Access::Write;
     options.guest.inspector = options.guest.mounts.is_empty();
     options.commands.insert(0, OsString::from(name));
     shell::run(&options)

@@ -1,9 +1,12 @@
 //! Bringing archives and trees of the host into the guest.
 
+use std::path::Component;
+
+use bstr::{BStr, ByteSlice, ByteVec};
 use vmcraft_macros::api;
 
 use crate::decompress::Kind;
-use crate::unpack::{UnpackOptions, tar_in};
+use crate::unpack::{UnpackOptions, copy_in, tar_in};
 use crate::value::FileIn;
 use crate::{Error, Guest, GuestPath, Result};
 
@@ -50,6 +53,35 @@ impl Guest {
                 let Self { vfs, host, warnings, .. } = guest;
                 tar_in(vfs, host, warnings, source, compression, start, options)
             })
+        })
+    }
+
+    /// Copy a file or directory of the host into a directory
+    ///
+    /// `localpath` is copied, with all that is below it, into the guest's directory `remotedir`, where it
+    /// keeps its name; of `.` the contents are copied. Owners are the host's numbers; permissions, times,
+    /// symbolic links, hard links, holes, device nodes and named pipes are kept. Sockets and extended
+    /// attributes are left out: use `tar-in` to bring those. Files of the same name are replaced,
+    /// directories are added to. Nothing is changed if anything cannot be copied.
+    ///
+    /// ```guestfish
+    /// copy-in etc/nginx /etc
+    /// ```
+    pub fn copy_in(&mut self, localpath: &BStr, remotedir: &GuestPath) -> Result<()> {
+        let local = localpath
+            .to_path()
+            .map_err(|_| Error::Usage(format!("{localpath:?} is not the name of a file")))?;
+        let name = match (local.file_name(), local.components().next_back()) {
+            // As `tar` is told: what is in the directory.
+            (None, Some(Component::CurDir)) => b".".into(),
+            (Some(_), _) if localpath.ends_with(b"/.") => b".".into(),
+            (Some(name), _) => <Vec<u8>>::from_os_string(name.to_owned()).unwrap_or_default(),
+            _ => return Err(Error::Usage(format!("{localpath}: name a file or directory that has a name"))),
+        };
+        let start = self.directory(remotedir)?;
+        self.atomically(|guest| {
+            let Self { vfs, host, warnings, .. } = guest;
+            copy_in(vfs, host, warnings, local, name.into(), start)
         })
     }
 

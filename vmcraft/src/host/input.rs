@@ -38,8 +38,9 @@ enum Stream {
 }
 
 impl Host {
-    /// Opens a file that a call reads. [`Host::close_input`] takes it back.
-    fn open_input(&mut self, file: &FileIn) -> Result<Source> {
+    /// Opens a file that a call reads. A stream is to be given back by
+    /// [`Host::close_input`].
+    pub(crate) fn open_input(&mut self, file: &FileIn) -> Result<Source> {
         let cancel = self.cancel.clone();
         let path = match file {
             FileIn::Input => {

@@ -440,3 +440,27 @@ fn damaged_archives_are_refused_or_unpacked() {
         }
     }
 }
+
+#[test] // A tree of the host, with one of each kind of file, into a guest.
+fn trees_of_the_host_are_copied() {
+    let sample = Sample::new();
+    let mut guest = MemoryFs::new().dir("/t").guest();
+    let tree = sample.tree();
+    let local = <[u8]>::from_path(&tree).unwrap().as_bstr();
+    guest.copy_in(local, "/t".into()).unwrap();
+    assert_same(&guest_tree(&guest, "/t/tree", true), &host_tree(&tree, true), "copy-in");
+    // Its contents, a file, and what is there already.
+    guest.copy_in([local.as_bytes(), b"/."].concat().as_bstr(), "/t".into()).unwrap();
+    guest.copy_in([local.as_bytes(), b"/a/f"].concat().as_bstr(), "/t/tree".into()).unwrap();
+    assert_same(&guest_tree(&guest, "/t/a", true), &host_tree(&tree.join("a"), true), "contents");
+    assert_eq!(guest.read("/t/tree/f").unwrap(), b"content");
+    for (local, remote, message) in [
+        ("/nonexistent/x", "/t", "/nonexistent/x: cannot read: No such file"),
+        ("/nonexistent/..", "/t", "/nonexistent/..: name a file"),
+        (local.to_str().unwrap(), "/none", "/none: no such file or directory"),
+        (local.to_str().unwrap(), "/t/f", "/t/f: no such file or directory"),
+    ] {
+        let refused = guest.copy_in(local.into(), remote.into()).unwrap_err().to_string();
+        assert!(refused.starts_with(message), "{refused}");
+    }
+}

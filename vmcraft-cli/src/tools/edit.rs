@@ -1,0 +1,123 @@
+//! `virt-edit`: files of the guest in an editor of the host, or changed by a Perl expression.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use vmcraft::{Guest, GuestPath};
+
+use crate::edit::edit;
+use crate::error::{Error, Result, message};
+use crate::options::GuestOptions;
+use crate::tools::Tool;
+use crate::tools::common::{MountOptions, ToolOptions, trace};
+
+/// What perl runs: the expression for each line, which is then printed.
+const PERL: [&str; 2] = [
+    "$lineno = 0; while (<STDIN>) { $lineno++; ",
+    "\n} continue { print STDOUT or die \"print: $!\" } close STDOUT or die \"close: $!\"",
+];
+
+/// Edit files of a virtual machine
+///
+/// A file that is not changed is not written. One that is keeps its owner, permissions and attributes.
+#[derive(Debug, clap::Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  virt-edit -a disk.qcow2 /etc/fstab\n  virt-edit -a disk.qcow2 -e 's/^#(port.*)/$1/' /etc/app.conf"
+)]
+pub(super) struct Edit {
+    #[command(flatten)]
+    options: ToolOptions,
+
+    #[command(flatten)]
+    mounts: MountOptions,
+
+    /// Keep the old file under its name with this behind it, such as .orig
+    #[arg(short, long, value_name = "EXTENSION")]
+    backup: Option<OsString>,
+
+    /// Run this expression of the host's perl for each line instead of an editor
+    #[arg(short, long = "edit", visible_alias = "expr", value_name = "EXPR")]
+    expression: Option<OsString>,
+
+    /// The files, by their absolute paths in the guest
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<OsString>,
+}
+
+impl Tool for Edit {
+    fn run(mut self) -> Result<ExitCode> {
+        self.options.adopt_old_form(&mut self.files, 1)?;
+        let mounts = self.mounts.mounts.clone();
+        let options =
+            GuestOptions { ro: false, inspector: mounts.is_empty(), mounts, ..self.options.guest_options() };
+        let mut guest = options.guest()?;
+        options.launch(&mut guest)?;
+        for file in &self.files {
+            self.edit(&mut guest, file)?;
+        }
+        trace(&self.options, format_args!("commit"));
+        guest.commit().map_err(|e| Error::call("commit", e))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Edit {
+    fn edit(&self, guest: &mut Guest, file: &OsStr) -> Result<()> {
+        let path = GuestPath::new(file.as_bytes());
+        let backup = self.backup.as_ref().map(|extension| [file.as_bytes(), extension.as_bytes()].concat());
+        let change = |copy: &Path| match &self.expression {
+            Some(expression) => run_perl(expression, copy),
+            None => run_editor(std::env::var_os("EDITOR").unwrap_or_else(|| "vi".into()).as_os_str(), copy),
+        };
+        edit(guest, path, change, |guest| match &backup {
+            Some(backup) => guest.cp_a(path, GuestPath::new(backup)).map_err(|e| Error::call("cp-a", e)),
+            None => Ok(()),
+        })?;
+        Ok(())
+    }
+}
+
+/// Runs an editor, which can be a command with options, on a file.
+fn run_editor(editor: &OsStr, file: &Path) -> Result<()> {
+    let mut command = Command::new("/bin/sh");
+    // The editor is a command line, and the file one word behind it.
+    command.arg("-c").arg(join([editor, OsStr::new(" \"$1\"")])).arg("sh").arg(file);
+    check("the editor", editor, command.status())
+}
+
+fn run_perl(expression: &OsStr, file: &Path) -> Result<()> {
+    let cannot = |e: io::Error| message(format!("{}: {e}", file.display()));
+    let [before, after] = PERL.map(OsStr::new);
+    let mut changed =
+        tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new("."))).map_err(cannot)?;
+    let mut command = Command::new("perl");
+    command
+        .arg("-e")
+        .arg(join([before, expression, after]))
+        .stdin(File::open(file).map_err(cannot)?)
+        .stdout(changed.as_file_mut().try_clone().map_err(cannot)?);
+    check("perl", OsStr::new("perl"), command.status())?;
+    changed.persist(file).map_err(|e| cannot(e.error))?;
+    Ok(())
+}
+
+fn check(what: &str, program: &OsStr, status: io::Result<ExitStatus>) -> Result<()> {
+    let program = program.display();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(message(format!("{what} failed, and nothing was changed: {program}: {status}"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(message(format!("{program} is not installed on this host, and -e needs it")))
+        }
+        Err(e) => Err(message(format!("cannot run {program}: {e}"))),
+    }
+}
+
+fn join<const N: usize>(parts: [&OsStr; N]) -> OsString {
+    parts.into_iter().collect()
+}
