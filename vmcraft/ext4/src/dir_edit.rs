@@ -267,21 +267,16 @@ pub(crate) fn append(volume: &Volume, dir: &mut OpenInode, block: Box<[u8]>) -> 
 
 /// Takes an entry out.
 pub(crate) fn remove(volume: &Volume, dir: &mut OpenInode, found: Found) -> Result<()> {
-    let block_size = volume.sb.block_size;
-    change(volume, dir, found.place, |bytes| {
-        let Some(before) = found.before else {
-            // The first of its list stays, unused.
-            bytes.get_mut(found.start..found.start + 4)?.fill(0);
-            let name = bytes.get_mut(found.start + HEADER..found.end)?;
-            name.fill(0);
-            *bytes.get_mut(found.start + 6)? = 0;
-            *bytes.get_mut(found.start + 7)? = 0;
-            return Some(());
-        };
-        debug_assert!(found.end - before <= block_size as usize);
-        bytes.get_mut(found.start..found.end)?.fill(0);
-        set_len(bytes, before, found.end - before)
-    })
+    change(volume, dir, found.place, |bytes| take(bytes, found))
+}
+
+/// Takes an entry out of its list, and wipes it.
+fn take(bytes: &mut [u8], found: Found) -> Option<()> {
+    let Found { start, end, before, .. } = found;
+    bytes.get_mut(start..end)?.fill(0);
+    // The entry before it gets its space; the first of a list stays, unused.
+    let heir = before.unwrap_or(start);
+    set_len(bytes, heir, end - heir)
 }
 
 /// Makes a name lead to another inode.
@@ -466,5 +461,90 @@ pub(crate) fn seal(bytes: &mut [u8], seed: u32, sb: &Superblock) {
         for (byte, value) in tail.iter_mut().zip(head.into_iter().chain(crc)) {
             *byte = value;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros;
+
+    use super::*;
+    use crate::features::RoCompat;
+    use crate::superblock::{MAGIC, RawSuperblock};
+
+    /// A superblock with blocks of `1024 << log` bytes, checksums and types.
+    fn superblock(log: u32) -> Superblock {
+        let mut raw = RawSuperblock::new_zeroed();
+        raw.magic = MAGIC.into();
+        raw.log_block_size = log.into();
+        raw.blocks_count_lo = 64.into();
+        raw.first_data_block = 1.into();
+        raw.blocks_per_group = 8192.into();
+        raw.inodes_count = 512.into();
+        raw.inodes_per_group = 512.into();
+        let mut sb = Superblock::decode(&raw, 1 << 30).unwrap();
+        sb.ro_compat |= RoCompat::METADATA_CSUM;
+        sb.incompat |= Incompat::FILETYPE;
+        sb
+    }
+
+    fn names(bytes: &[u8], sb: &Superblock) -> Vec<String> {
+        let list = List { bytes, inode: 12, offset: 0 };
+        list.entries(sb).map(|e| e.unwrap().name.to_string()).collect()
+    }
+
+    fn new(name: &str, inode: u32) -> NewEntry<'_> {
+        NewEntry { name: name.into(), inode, file_type: FileType::Regular }
+    }
+
+    #[test] // Lengths up to 64 KiB, which is more than 16 bits hold.
+    fn lengths_round_trip() {
+        for (len, block_size) in [(12, 1024), (4096, 4096), (65_524, 65_536), (65_536, 65_536)] {
+            assert_eq!(dir::record_len(stored_len(len).get(), block_size), len);
+        }
+    }
+
+    #[test]
+    fn room_is_used_and_given_back() {
+        for log in [0, 2, 6] {
+            let sb = superblock(log);
+            let mut block = first_block(12, 2, 7, &sb).unwrap();
+            let list = |bytes: &[u8], name: &str| {
+                let list = List { bytes: &bytes[..list_len(&sb)], inode: 12, offset: 0 };
+                scan(list, Place::Block(1), name.into(), &sb).unwrap()
+            };
+            for (inode, name) in (20..).zip(["one", "two", "three-is-longer"]) {
+                let room = list(&block, name).room.unwrap();
+                put(&mut block, room, new(name, inode), &sb).unwrap();
+            }
+            assert_eq!(names(&block, &sb), [".", "..", "one", "two", "three-is-longer"]);
+            let two = list(&block, "two").found.unwrap();
+            assert_eq!((two.inode, two.end - two.start), (21, 12));
+            take(&mut block, two).unwrap();
+            assert_eq!(names(&block, &sb), [".", "..", "one", "three-is-longer"]);
+            assert_eq!(&block[two.start..two.end], [0; 12], "nothing of it is left");
+            // The room is where it was.
+            let room = list(&block, "2").room.unwrap();
+            put(&mut block, room, new("2", 30), &sb).unwrap();
+            assert_eq!(names(&block, &sb), [".", "..", "one", "2", "three-is-longer"]);
+            // The first of a list stays where it is, unused.
+            let dot = list(&block, ".").found.unwrap();
+            take(&mut block, dot).unwrap();
+            assert_eq!(names(&block, &sb), ["..", "one", "2", "three-is-longer"]);
+            assert_eq!(list(&block, "x").room.unwrap().start, 0);
+        }
+    }
+
+    #[test]
+    fn a_full_block_has_no_room_and_takes_no_more() {
+        let sb = superblock(0);
+        let long: Vec<String> = (0..5).map(|n| format!("{n}").repeat(250)).collect();
+        let entries = |count| long.iter().take(count).zip(20..).map(|(name, inode)| new(name, inode));
+        let block = block_of(entries(3), 7, &sb).unwrap();
+        assert_eq!(names(&block, &sb), long[..3]);
+        let list = List { bytes: &block[..list_len(&sb)], inode: 12, offset: 0 };
+        assert!(scan(list, Place::Block(1), long[3].as_str().into(), &sb).unwrap().room.is_none());
+        assert!(scan(list, Place::Block(1), "short".into(), &sb).unwrap().room.is_some());
+        assert!(matches!(block_of(entries(4), 7, &sb), Err(Error::NoSpace(_))));
     }
 }

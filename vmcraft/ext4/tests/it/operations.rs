@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::kernel::{Mount, can_mount};
 use crate::model::{Model, Scope};
-use crate::namespace::{KINDS, testkit_all};
+use crate::namespace::{KINDS, long_form};
 use crate::random::Random;
 use crate::scratch::{Scratch, errno};
 use crate::tree;
@@ -54,12 +54,12 @@ fn run_on(kinds: &[&str], scope: Scope, size_mib: u64, count: usize) {
 
 #[test]
 fn names_change_as_in_the_model() {
-    run_on(KINDS, Scope::Names, 16, if testkit_all() { 20_000 } else { 1_500 });
+    run_on(KINDS, Scope::Names, 16, if long_form() { 20_000 } else { 1_500 });
 }
 
 #[test]
 fn everything_changes_as_in_the_model() {
-    run_on(KINDS, Scope::All, 32, if testkit_all() { 12_000 } else { 500 });
+    run_on(KINDS, Scope::All, 32, if long_form() { 12_000 } else { 500 });
 }
 
 #[test] // What fails for want of space changes nothing.
@@ -70,7 +70,7 @@ fn full_volumes_change_as_in_the_model() {
         "-t ext3 -b 2048 -N 256",
         "-t ext2 -b 1024 -N 4096 -m 0",
     ];
-    run_on(kinds, Scope::All, 6, if testkit_all() { 12_000 } else { 700 });
+    run_on(kinds, Scope::All, 6, if long_form() { 12_000 } else { 700 });
 }
 
 #[test] // The kernel answers alike, and ends with the same tree.
@@ -85,7 +85,7 @@ fn the_kernel_does_the_same() {
         let done = theirs.lend(|image| {
             let mount = Mount::new(image, "noatime");
             for (count, pick) in
-                random_picks(1000 + index as u64, if testkit_all() { 5000 } else { 600 }).enumerate()
+                random_picks(1000 + index as u64, if long_form() { 5000 } else { 600 }).enumerate()
             {
                 let action = model.pick(Scope::Names, pick);
                 let kernels = model.ask_kernel(mount.path(), &action);
@@ -108,12 +108,13 @@ fn the_kernel_does_the_same() {
                 })
                 .collect()
         };
-        pretty(&names(&done), &names(&found), options);
+        assert_same_entries(&names(&done), &names(&found), options);
         model.assert_like(&found, options);
     }
 }
 
-fn pretty<T: PartialEq + std::fmt::Debug>(theirs: &[T], ours: &[T], what: &str) {
+/// Fails with the first entry that differs.
+fn assert_same_entries<T: PartialEq + std::fmt::Debug>(theirs: &[T], ours: &[T], what: &str) {
     if let Some((a, b)) = theirs.iter().zip(ours).find(|(a, b)| a != b) {
         panic!("{what}: the kernel has {a:?}, we have {b:?}");
     }
@@ -121,7 +122,7 @@ fn pretty<T: PartialEq + std::fmt::Debug>(theirs: &[T], ours: &[T], what: &str) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if testkit_all() { 200 } else { 12 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if long_form() { 200 } else { 12 }, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_names(kind in 0..KINDS.len(), picks in prop::collection::vec(any::<[u32; 4]>(), 1..120)) {
