@@ -195,7 +195,7 @@ impl Customization<'_, '_> {
             }
             Operation::CopyIn { local, directory } => {
                 self.step(&format!("Copying: {} to {directory}", local.display()));
-                Err(Error::Unsupported("--copy-in".into()))
+                self.guest.copy_in(host_name(local), GuestPath::new(directory))
             }
             Operation::Delete(pattern) => {
                 self.step(&format!("Deleting: {pattern}"));
@@ -256,16 +256,8 @@ impl Customization<'_, '_> {
             Operation::TarIn { local, directory } => {
                 self.step(&format!("Copying tar archive: {} to {directory}", local.display()));
                 let archive = FileIn::Path(local.clone());
-                let compression = compression(local)?;
                 let attributes = Some(true);
-                self.guest.tar_in(
-                    &archive,
-                    GuestPath::new(directory),
-                    compression,
-                    attributes,
-                    None,
-                    attributes,
-                )
+                self.guest.tar_in(&archive, GuestPath::new(directory), None, attributes, None, attributes)
             }
             Operation::Timezone(zone) => {
                 self.step(&format!("Setting the timezone: {zone}"));
@@ -312,17 +304,6 @@ fn upload(guest: &mut Guest, local: &Path, path: &GuestPath) -> Result<()> {
         Some((uid, gid)) => guest.chown(uid, gid, GuestPath::new(&to)),
         None => Ok(()),
     }
-}
-
-/// How an archive is compressed, by its first bytes.
-fn compression(archive: &Path) -> Result<Option<&'static str>> {
-    use std::io::Read;
-    let mut start = Vec::new();
-    let file = std::fs::File::open(archive).map_err(|source| cannot_read(archive, source))?;
-    file.take(6).read_to_end(&mut start).map_err(|source| cannot_read(archive, source))?;
-    let known: [(&[u8], _); 4] =
-        [(b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
-    Ok(known.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, name)| *name))
 }
 
 fn host_name(path: &Path) -> &bstr::BStr {

@@ -218,6 +218,9 @@ fn files_are_changed() {
     std::fs::write(&local, "up").unwrap();
     std::os::unix::fs::chown(&local, None, None).unwrap();
     let upload = format!("{}:/srv", local.display());
+    std::fs::create_dir(dir.path().join("tree")).unwrap();
+    std::fs::write(dir.path().join("tree/leaf"), "in").unwrap();
+    let copy_in = format!("{}/tree:/srv", dir.path().display());
     let (guest, _) = customized(
         debian()
             .file("/srv/a.log", "x")
@@ -239,16 +242,18 @@ fn files_are_changed() {
             ("edit", "/srv/keep:s/x/z/; $_ = \"$lineno:$_\""),
             ("scrub", "/srv/m/copy"),
             ("upload", &upload),
+            ("copy-in", &copy_in),
         ],
     );
     let names: Vec<_> = guest.ls("/srv".into()).unwrap();
-    assert_eq!(names, ["d", "keep", "l1", "l2", "local", "m", "new"]);
+    assert_eq!(names, ["d", "keep", "l1", "l2", "local", "m", "new", "tree"]);
     assert_eq!(content(&guest, "/srv/keep"), "1:z\n2:y\n");
     assert_eq!((content(&guest, "/srv/new"), mode(&guest, "/srv/new").0), ("text".into(), 0o100600));
     assert_eq!(target(&guest, "/srv/l2"), "../x");
     assert_eq!(content(&guest, "/srv/d/b.log"), "");
     assert_eq!(guest.ls("/srv/m".into()).unwrap(), ["n", "touched"]);
     assert_eq!(content(&guest, "/srv/local"), "up");
+    assert_eq!(content(&guest, "/srv/tree/leaf"), "in");
     let mut guest = debian().guest();
     let mut refused =
         |name: &str, value: &str| try_customize(&mut guest, &[(name, value)]).unwrap_err().to_string();
