@@ -165,6 +165,9 @@ impl Guest {
     ) -> Result<(String, Arc<dyn BlockDevice>)> {
         let (name, device) = self.open_device(name)?;
         self.refuse_mounted(&name)?;
+        if let Some(reason) = self.vfs.refusal(&name) {
+            return Err(Error::ReadOnlyDisk { what: name, reason: reason.to_string() });
+        }
         if device.is_read_only() {
             return Err(Error::Device {
                 device: name,

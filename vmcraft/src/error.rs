@@ -84,6 +84,14 @@ pub enum Error {
         /// What the host said.
         source: io::Error,
     },
+    /// The image of what is to be changed may not be written.
+    #[error("{what}: cannot be changed: {reason}")]
+    ReadOnlyDisk {
+        /// The path or device.
+        what: String,
+        /// Which image it is in, and why that is so.
+        reason: String,
+    },
     /// What was changed could not be written to the images.
     #[error("the changes were not written to the images: {0}")]
     Commit(io::Error),
@@ -108,6 +116,7 @@ impl Error {
                 source.raw_os_error().unwrap_or(5)
             }
             Self::Image(vmcraft_block::Error::Io { source, .. }) => source.raw_os_error().unwrap_or(5),
+            Self::ReadOnlyDisk { .. } => 30,
             Self::Unsupported(_) => 95,
             Self::Cancelled => 4,
             Self::Usage(_) => 22,

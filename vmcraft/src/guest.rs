@@ -174,7 +174,9 @@ impl Guest {
                 Content::Image => {
                     let (image, access) = self.open_image(drive)?;
                     if let Access::Refuse(reason) = &access {
-                        self.warnings.push(format!("{}: opened read-only: {reason}", drive.shown()));
+                        let reason = format!("{}: opened read-only: {reason}", drive.shown());
+                        self.vfs.refuse_changes(device::disk_name(below.len()), &reason);
+                        self.warnings.push(reason);
                     }
                     self.warnings.extend(image.warnings);
                     if image.format_is_guessed && access == Access::Commit {

@@ -18,7 +18,7 @@ use vmcraft_fs::{FileSystem, InodeNumber};
 use self::mountpoints::MountpointTree;
 pub use self::node::Node;
 pub use self::reader::FileReader;
-use crate::{Error, GuestPath, Result};
+use crate::{Error, GuestPath, Result, device};
 
 /// What to do with a symbolic link that a path ends in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Mount {
     pub filesystem: Arc<dyn FileSystem>,
     /// Whether it was mounted `ro`.
     pub read_only: bool,
+    /// Why its disk cannot be changed, if it cannot.
+    pub(crate) refusal: Option<Arc<str>>,
     covers: Option<(MountId, InodeNumber)>,
 }
 
@@ -65,6 +67,8 @@ pub struct Vfs {
     over: HashMap<(MountId, InodeNumber), MountId>,
     next_id: u32,
     bottom: Arc<MountpointTree>,
+    /// The disks that cannot be changed, and why.
+    refusals: Vec<(String, Arc<str>)>,
 }
 
 impl Default for Vfs {
@@ -76,9 +80,10 @@ impl Default for Vfs {
             mountpoint: "/".into(),
             filesystem: bottom.clone(),
             read_only: true,
+            refusal: None,
             covers: None,
         };
-        Self { mounts: vec![mount], over: HashMap::new(), next_id: 1, bottom }
+        Self { mounts: vec![mount], over: HashMap::new(), next_id: 1, bottom, refusals: Vec::new() }
     }
 }
 
@@ -93,6 +98,7 @@ impl Vfs {
             filesystem: bottom,
             path: "/".into(),
             read_only: true,
+            refusal: None,
         };
         vfs.mount_on(&root, device, filesystem, true);
         vfs
@@ -130,6 +136,7 @@ impl Vfs {
             mountpoint: node.path.clone(),
             filesystem,
             read_only,
+            refusal: self.refusal(device),
             covers: Some(covers),
         });
     }
@@ -264,6 +271,17 @@ impl Vfs {
             return Err(parent.error(vmcraft_fs::Error::NotADirectory));
         }
         Ok((parent, last.to_owned()))
+    }
+
+    /// Has what is mounted from a disk refuse changes for this reason, whatever its mount says.
+    pub(crate) fn refuse_changes(&mut self, disk: String, reason: &str) {
+        self.refusals.push((disk, reason.into()));
+    }
+
+    /// Why what is on a device cannot be changed, if that is so.
+    pub(crate) fn refusal(&self, device: &str) -> Option<Arc<str>> {
+        let refused = self.refusals.iter().find(|(disk, _)| device::overlap(disk, device));
+        refused.map(|(_, reason)| reason.clone())
     }
 
     /// Changes whether a mount takes changes.

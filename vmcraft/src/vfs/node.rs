@@ -22,6 +22,8 @@ pub struct Node {
     pub path: BString,
     /// Whether its mount refuses changes.
     pub(crate) read_only: bool,
+    /// Why its disk cannot be changed, if it cannot.
+    pub(crate) refusal: Option<Arc<str>>,
 }
 
 impl Node {
@@ -33,6 +35,7 @@ impl Node {
             inode,
             path,
             read_only: mount.read_only,
+            refusal: mount.refusal.clone(),
         }
     }
 
@@ -40,6 +43,9 @@ impl Node {
     pub fn writer(&self) -> Result<&dyn WriteFiles> {
         if self.read_only {
             return Err(self.error(vmcraft_fs::Error::ReadOnly("it is mounted read-only")));
+        }
+        if let Some(reason) = &self.refusal {
+            return Err(Error::ReadOnlyDisk { what: self.path.to_string(), reason: reason.to_string() });
         }
         self.filesystem.writer().map_err(|source| self.error(source))
     }
