@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use vmcraft_fs::Result;
 use zerocopy::FromBytes;
 
-use crate::alloc::GroupState;
 use crate::features::{Compat, RoCompat};
+use crate::groups::GroupState;
 use crate::superblock::{FIRST_INODE, RawSuperblock, START};
 use crate::volume::{Block, Volume};
 use crate::{corrupt, in_memory};

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use vmcraft_fs::{Error, Result};
 
-use crate::alloc::{GroupState, Groups};
 use crate::bitmap;
 use crate::corrupt;
 use crate::group::flags;
+use crate::groups::{GroupState, Groups};
 use crate::inode::{Inode, InodeFlags, ROOT};
 use crate::superblock::START;
 use crate::volume::{Block, Volume};

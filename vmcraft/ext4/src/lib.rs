@@ -45,6 +45,7 @@ mod filesystem;
 #[doc(hidden)]
 pub mod fuzz;
 mod group;
+mod groups;
 mod htree;
 mod htree_edit;
 mod inline;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use vmcraft_block::BlockDevice;
 use vmcraft_fs::{Result, Sources};
 
-use crate::alloc::Groups;
 use crate::cache::Cache;
 use crate::edit::Edits;
+use crate::groups::Groups;
 use crate::map::OpenInode;
 use crate::superblock::Superblock;
 use crate::{corrupt, in_memory};
