@@ -151,7 +151,7 @@ impl DescriptorTable {
         let range = self.sb.group_start(group)..self.sb.group_end(group);
         let used = space.used_in(range.clone());
         let described = self.sb.group_checksums();
-        let own = self.sb.blocks_at_start(group) + self.own_blocks(placement, &range);
+        let own = self.sb.own_blocks_in(group, placement);
         let mut counts = Counts {
             free_blocks: narrow(range.end - range.start - used),
             free_inodes: narrow(u64::from(self.sb.inodes_per_group) - inodes),
@@ -188,15 +188,6 @@ impl DescriptorTable {
             self.write_inode_bitmap(group, &bitmap, device)?;
         }
         Ok(())
-    }
-
-    /// How many of the blocks of bitmaps and inode table lie within `range`.
-    fn own_blocks(&self, placement: Placement, range: &std::ops::Range<u64>) -> u64 {
-        let within =
-            |start: u64, len: u64| (start + len).min(range.end).saturating_sub(start.max(range.start));
-        within(placement.block_bitmap, 1)
-            + within(placement.inode_bitmap, 1)
-            + within(placement.inode_table, self.sb.inode_table_blocks().into())
     }
 
     /// A bitmap of `bits` that are 0, with ones behind them.

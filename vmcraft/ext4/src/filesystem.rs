@@ -36,7 +36,7 @@ pub(crate) fn open(device: Arc<dyn BlockDevice>, options: OpenOptions) -> Result
     Ok(Box::new(Ext4 { device, options, mounted }))
 }
 
-fn read_superblock(device: &dyn BlockDevice) -> Result<Superblock> {
+pub(crate) fn read_superblock(device: &dyn BlockDevice) -> Result<Superblock> {
     let mut raw = RawSuperblock::new_zeroed();
     device.read_at(START, raw.as_mut_bytes())?;
     Superblock::decode(&raw, device.size())
@@ -60,7 +60,7 @@ pub(crate) struct Mounted {
 }
 
 impl Mounted {
-    fn open(device: &Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
+    pub(crate) fn open(device: &Arc<dyn BlockDevice>, options: &OpenOptions) -> Result<Self> {
         let mut sb = read_superblock(device)?;
         let mut replayed = None;
         if sb.incompat.contains(Incompat::RECOVER) && !options.ignore_journal {

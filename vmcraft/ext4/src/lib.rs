@@ -31,6 +31,7 @@ mod bitmap;
 mod blockmap;
 mod blockmap_edit;
 mod cache;
+mod check;
 mod checksum;
 mod content;
 mod descriptors;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vmcraft_block::BlockDevice;
 use vmcraft_fs::{CheckOptions, Error, Finding, FormatOptions, Maintain, ResizeTo, Result, Sources};
 
-use crate::mkfs;
+use crate::{check, mkfs};
 
 /// Makes ext2, ext3 and ext4.
 pub(crate) struct Tools;
@@ -15,8 +15,8 @@ impl Maintain for Tools {
         mkfs::format(device, kind, options)
     }
 
-    fn check(&self, _device: &Arc<dyn BlockDevice>, _options: CheckOptions) -> Result<Vec<Finding>> {
-        Err(Error::Unsupported("checking ext2, ext3 or ext4".into()))
+    fn check(&self, device: &Arc<dyn BlockDevice>, options: CheckOptions) -> Result<Vec<Finding>> {
+        check::check(device, options)
     }
 
     fn resize(&self, _device: &Arc<dyn BlockDevice>, _to: ResizeTo, _sources: &Sources) -> Result<u64> {

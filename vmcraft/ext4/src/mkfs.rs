@@ -117,10 +117,7 @@ fn finish(build: Build<'_>, mut raw: RawSuperblock, used_inodes: u32) -> Result<
         table.set_new(group, *placement, &build.space, inodes, dirs, device)?;
     }
     let (free_blocks, free_inodes) = table.free_counts();
-    let [a, b, c, d, e, f, g, h] = free_blocks.to_le_bytes();
-    raw.free_blocks_count_lo = U32::from_bytes([a, b, c, d]);
-    raw.free_blocks_count_hi = U32::from_bytes([e, f, g, h]);
-    raw.free_inodes_count = u32::try_from(free_inodes).unwrap_or(u32::MAX).into();
+    raw.set_free(free_blocks, free_inodes);
     table.write(device)?;
     write_superblocks(device, sb, &raw)
 }

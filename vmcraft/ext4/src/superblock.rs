@@ -157,6 +157,15 @@ pub(crate) mod state {
 }
 
 impl RawSuperblock {
+    /// Sets how many blocks and inodes are free.
+    pub(crate) fn set_free(&mut self, blocks: u64, inodes: u64) {
+        let [a, b, c, d, e, f, g, h] = blocks.to_le_bytes();
+        self.free_blocks_count_lo = U32::from_bytes([a, b, c, d]);
+        self.free_blocks_count_hi = U32::from_bytes([e, f, g, h]);
+        // Inodes have numbers of 32 bits.
+        self.free_inodes_count = u32::try_from(inodes).unwrap_or(u32::MAX).into();
+    }
+
     /// Sets the checksum of `metadata_csum`, if the volume has it.
     pub(crate) fn seal(&mut self) {
         if RoCompat::from_bits_retain(self.feature_ro_compat.get()).contains(RoCompat::METADATA_CSUM) {

@@ -126,7 +126,7 @@ impl Reseal<'_> {
                     }
                     Ok(first_time)
                 }
-                Owned::Data { logical, physical, len } => {
+                Owned::Data { logical, physical, len, .. } => {
                     for index in 0..if inode.is_dir() { len } else { 0 } {
                         let (logical, physical) = (logical + index, physical + index);
                         let held = dir::block(volume, &inode, logical, physical, len - index)?;

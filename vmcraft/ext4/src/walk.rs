@@ -15,8 +15,9 @@ use crate::{content, corrupt};
 pub(crate) enum Owned {
     /// A block of the map itself.
     Node(u64),
-    /// `len` blocks from `physical`, which hold those of the file from `logical` on.
-    Data { logical: u64, physical: u64, len: u64 },
+    /// `len` blocks from `physical`, which hold those of the file from `logical` on, or if they are not
+    /// `written` zeros.
+    Data { logical: u64, physical: u64, len: u64, written: bool },
 }
 
 /// What is called for each part. For a node it answers whether to follow it: not if it was seen before,
@@ -58,7 +59,12 @@ fn extents(
 ) -> Result<()> {
     for (index, entry) in entries.iter().enumerate() {
         let Some(below) = depth.checked_sub(1) else {
-            visit(Owned::Data { logical: entry.block, physical: entry.physical, len: entry.len })?;
+            visit(Owned::Data {
+                logical: entry.block,
+                physical: entry.physical,
+                len: entry.len,
+                written: !entry.unwritten,
+            })?;
             continue;
         };
         let high = entries.get(index + 1).map_or(high, |next| next.block);
@@ -74,7 +80,7 @@ type Run = Option<(u64, u64, u64)>;
 
 fn flush(pending: &mut Run, visit: &mut Visit<'_>) -> Result<()> {
     if let Some((logical, physical, len)) = pending.take() {
-        visit(Owned::Data { logical, physical, len })?;
+        visit(Owned::Data { logical, physical, len, written: true })?;
     }
     Ok(())
 }

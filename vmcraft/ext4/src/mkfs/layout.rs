@@ -100,4 +100,16 @@ impl Superblock {
     pub(crate) fn blocks_at_start(&self, group: u32) -> u64 {
         statfs::blocks_at_start(self, group) + statfs::reserved_at_start(self, group)
     }
+
+    /// How many blocks within a group its own metadata has.
+    pub(crate) fn own_blocks_in(&self, group: u32, placement: Placement) -> u64 {
+        let range = self.group_start(group)..self.group_end(group);
+        let within = |start: u64, len: u64| {
+            start.saturating_add(len).min(range.end).saturating_sub(start.max(range.start))
+        };
+        self.blocks_at_start(group)
+            + within(placement.block_bitmap, 1)
+            + within(placement.inode_bitmap, 1)
+            + within(placement.inode_table, self.inode_table_blocks().into())
+    }
 }

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod blocks;
+mod check;
 mod conformance;
 mod content_write;
 mod corpus;
