@@ -78,6 +78,15 @@ fn customizes_as_virt_customize() {
     check(&disk);
 }
 
+#[test] // The same names, and the same of them by default.
+fn operations_are_those_of_virt_sysprep() {
+    let dir = testkit::tempdir();
+    let listed = run(Command::new(named("virt-sysprep", dir.path())).arg("--list-operations"));
+    let golden = testkit::workspace().join("tests/golden/virt-customize/operations.out");
+    let theirs = fs::read_to_string(golden).expect("what virt-sysprep printed");
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), theirs);
+}
+
 #[test] // The default operations leave the guest as virt-sysprep 1.48 left it.
 fn resets_as_virt_sysprep() {
     let (dir, disk) = guest(Layout::Mbr);

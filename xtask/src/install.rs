@@ -7,8 +7,10 @@ use testkit::{ORACLES, Oracle};
 use xshell::{Shell, cmd};
 
 /// Packages with no program of their own to look for: the file that tells, and the Debian package.
-const FILES: &[(&str, &str)] =
-    &[("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")];
+const FILES: &[(&str, &str)] = &[
+    ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    ("/etc/selinux/default/contexts/files/file_contexts", "selinux-policy-default"),
+];
 
 /// Makes sure that the programs which `wanted` picks are there.
 ///

@@ -15,3 +15,4 @@ record() { # SCRIPT OUTPUT COMMAND...
 }
 record look.gf debian.out virt-customize --commands-from-file debian.commands
 record sysprep.gf sysprep.out virt-sysprep
+virt-sysprep --list-operations > operations.out

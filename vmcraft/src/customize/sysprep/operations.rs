@@ -491,23 +491,3 @@ fn change(guest: &mut Guest, path: &str, change: impl Fn(&[u8]) -> Vec<u8>) -> R
     let changed = change(&content);
     if changed == content { Ok(()) } else { write(guest, path, &changed) }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test] // virt-sysprep 1.48 lists these, and does those with a star by default.
-    fn names_and_defaults_are_virt_syspreps() {
-        let listed = testkit::run("virt-sysprep", ["--list-operations"]);
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        let mut ours: Vec<_> = OPERATIONS
-            .iter()
-            .map(|operation| {
-                let star = if operation.is_default { '*' } else { ' ' };
-                format!("{} {star} {}", operation.name, operation.description)
-            })
-            .collect();
-        ours.sort();
-        assert_eq!(ours, listed.lines().collect::<Vec<_>>());
-    }
-}
