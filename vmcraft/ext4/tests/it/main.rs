@@ -6,6 +6,7 @@ mod check;
 mod conformance;
 mod content_write;
 mod corpus;
+mod failing;
 mod features;
 mod hostile;
 mod hostile_write;
