@@ -10,6 +10,7 @@ mod inspect;
 mod interactive;
 mod mount;
 mod ordinary_user;
+mod resize;
 mod shell;
 mod support;
 mod tools;

@@ -17,6 +17,7 @@ mod log;
 mod ls;
 mod make_fs;
 mod mount;
+mod resize;
 mod size;
 mod table;
 mod wrappers;
@@ -98,6 +99,7 @@ pub(crate) const PERSONALITIES: &[Personality] = &[
     Personality::of::<customize::VirtSysprep>("virt-sysprep"),
     Personality::of::<make_fs::MakeFs>("virt-make-fs"),
     Personality::of::<wrappers::TarIn>("virt-tar-in"),
+    Personality::of::<resize::Resize>("virt-resize"),
     Personality::of::<wrappers::TarOut>("virt-tar-out"),
 ];
 

@@ -79,6 +79,7 @@ impl Guest {
             let name = name.to_owned();
             table
                 .add(&NewPartition {
+                    number: None,
                     role,
                     first_sector,
                     last_sector,
@@ -114,6 +115,7 @@ impl Guest {
         self.new_table(device, kind, |table, guid| {
             table
                 .add(&NewPartition {
+                    number: None,
                     role: PartitionRole::Primary,
                     first_sector: PART_DISK_MARGIN,
                     last_sector: table.disk_sectors().saturating_sub(PART_DISK_MARGIN),

@@ -45,6 +45,7 @@ impl BlockDevice for Sectors4096 {
 
 fn part(role: PartitionRole, first_sector: u64, last_sector: u64) -> NewPartition {
     NewPartition {
+        number: None,
         role,
         first_sector,
         last_sector,
@@ -320,6 +321,20 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     assert!(refused(edit(&empty, |table| table.delete(1))).contains("part-init"));
     let tiny = MemoryDevice::new(vec![0; 60 * 512]);
     assert!(refused(TableEditor::create(&tiny, TableKind::Gpt, Uuid::nil()).map(drop)).contains("too small"));
+}
+
+#[test]
+fn numbers_can_be_chosen_while_they_are_free() {
+    let dir = tempdir();
+    for (kind, number) in [(TableKind::Gpt, 77), (TableKind::Mbr, 3)] {
+        let image = new(dir.path(), kind, 8);
+        let numbered = |number, first| NewPartition { number: Some(number), ..primary(first, first + 99) };
+        assert_eq!(edit(&image, |table| table.add(&numbered(number, 2048))).expect("free"), number);
+        assert!(refused(edit(&image, |table| table.add(&numbered(number, 4096)))).contains("is not free"));
+        assert!(refused(edit(&image, |table| table.add(&numbered(129, 4096)))).contains("129 is not free"));
+        assert!(refused(edit(&image, |table| table.add(&numbered(0, 4096)))).contains("0 is not free"));
+        assert_eq!(assert_sound(&image).partitions[0].number, number);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::super::PartitionRole;
 use super::super::gpt::{self, RawEntry, RawHeader, SIGNATURE};
 use super::super::mbr::{GPT_PROTECTIVE, RawSector, SECTOR};
-use super::{NewPartition, chs, no_partition, overlap, refuse, wipe_ends};
+use super::{NewPartition, chs, no_partition, number_taken, overlap, refuse, wipe_ends};
 use crate::{Error, Result};
 
 /// What the spec has as the least, and everybody makes.
@@ -132,7 +132,14 @@ impl GptEditor {
             return refuse("a GPT has neither extended nor logical partitions");
         }
         let name = encode_name(&new.name)?;
-        let Some(number) = (1..=self.entry_count()).find(|number| self.entry(*number).is_none()) else {
+        let mut numbers = 1..=self.entry_count();
+        if let Some(number) = new.number {
+            if !numbers.contains(&number) || self.entry(number).is_some() {
+                return number_taken(number);
+            }
+            numbers = number..=number;
+        }
+        let Some(number) = numbers.into_iter().find(|number| self.entry(*number).is_none()) else {
             return refuse(format!("all {} entries of the GPT are in use", self.entry_count()));
         };
         let mut entry = RawEntry::new_zeroed();

@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::super::PartitionRole;
 use super::super::mbr::{self, GPT_PROTECTIVE, MAX_LOGICAL, Mbr, RawEntry, RawSector, SECTOR};
-use super::{NewPartition, chs, no_partition, overlap, refuse, wipe_ends};
+use super::{NewPartition, chs, no_partition, number_taken, overlap, refuse, wipe_ends};
 use crate::{Error, Result};
 
 /// The type of a new partition: Linux.
@@ -128,11 +128,16 @@ impl MbrEditor {
     fn add_primary(&mut self, new: &NewPartition, kind: u8) -> Result<u32> {
         self.check_primary(new.first_sector, new.last_sector, None)?;
         let (start, len) = short(new.first_sector, new.last_sector)?;
-        let Some((number, entry)) = (1..).zip(&mut self.first.entries).find(|(_, entry)| !entry.is_used())
-        else {
-            return refuse(
-                "all four entries of the MBR are in use: more partitions need an extended one in place of one of them",
-            );
+        let is_wanted = |number: u32| new.number.is_none_or(|wanted| wanted == number);
+        let mut free = (1..).zip(&mut self.first.entries).filter(|(_, entry)| !entry.is_used());
+        let Some((number, entry)) = free.find(|(number, _)| is_wanted(*number)) else {
+            return match new.number {
+                Some(number) => number_taken(number),
+                None => refuse(
+                    "all four entries of the MBR are in use: more partitions need an extended one in place of \
+                     one of them",
+                ),
+            };
         };
         *entry = RawEntry::new_zeroed();
         entry.kind = kind;

@@ -25,6 +25,8 @@ const WIPED_BYTES: u64 = 9 << 10;
 /// A partition to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPartition {
+    /// Its number; without it, the lowest that is free. A logical partition's cannot be chosen.
+    pub number: Option<u32>,
     /// MBR: primary, extended or logical. A GPT has primary partitions only.
     pub role: PartitionRole,
     /// Its first sector.
@@ -122,7 +124,7 @@ impl TableEditor {
         }
     }
 
-    /// Adds a partition, and says which number it has: the lowest that is free.
+    /// Adds a partition, and says which number it has.
     pub fn add(&mut self, new: &NewPartition) -> Result<u32> {
         if new.last_sector < new.first_sector {
             return refuse(format!(
@@ -253,6 +255,10 @@ fn overlap<T>(first: u64, last: u64, number: u32, other_first: u64, other_last: 
     refuse(format!(
         "sectors {first} to {last} overlap partition {number}, which has sectors {other_first} to {other_last}"
     ))
+}
+
+fn number_taken<T>(number: u32) -> Result<T> {
+    refuse(format!("the number {number} is not free"))
 }
 
 fn no_partition<T>(number: u32) -> Result<T> {

@@ -1,0 +1,212 @@
+//! `virt-resize`: what it prints is what the real one prints, and the new disk holds what the old one held.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use testkit::{run_ok, tempdir};
+
+use crate::support::{named, output};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
+
+/// The disks of `make-disks.sh`, and the program.
+struct Disks {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Disks {
+    fn new() -> Self {
+        let dir = tempdir();
+        for tool in ["sfdisk", "mke2fs"] {
+            testkit::require(tool);
+        }
+        let recipe = testkit::workspace().join("tests/golden/resize/make-disks.sh");
+        run_ok("bash", [recipe.as_os_str(), dir.path().as_os_str()]);
+        let program = named("virt-resize", dir.path());
+        Self { dir, program }
+    }
+
+    fn old(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A new disk of `mib` MiB with random bytes, and the command that resizes onto it.
+    fn resize(&self, old: &str, mib: u64, options: &[&str]) -> (PathBuf, std::process::Output) {
+        let new = self.dir.path().join("new.img");
+        File::create(&new).and_then(|file| file.set_len(mib << 20)).expect("room");
+        // What was on the disk before must not show.
+        run_ok("qemu-io", ["-f", "raw", "-c", &format!("write -q -P 0x5a 0 {mib}M"), text(&new)]);
+        let done = output(Command::new(&self.program).args(options).arg(self.old(old)).arg(&new));
+        (new, done)
+    }
+
+    fn succeed(&self, old: &str, mib: u64, options: &[&str]) -> (PathBuf, String) {
+        let (new, done) = self.resize(old, mib, options);
+        assert!(done.status.success(), "{options:?}: {}", String::from_utf8_lossy(&done.stderr));
+        (new, String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+}
+
+/// Compares with what the real tool printed.
+fn compare(name: &str, printed: &str) {
+    let golden = testkit::workspace().join("tests/golden/resize").join(name).with_extension("out");
+    let lines =
+        printed.lines().map(|line| match line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((_, rest)) if rest.starts_with(" Examining") => "[] Examining INDISK".to_owned(),
+            Some((_, rest)) if rest.contains(" on ") => {
+                "[] Setting up initial partition table on OUTDISK".to_owned()
+            }
+            Some((_, rest)) => format!("[]{rest}"),
+            None => line.to_owned(),
+        });
+    let ours: String = lines.map(|line| line + "\n").collect();
+    assert_eq!(ours, fs::read_to_string(golden).expect("what virt-resize printed"), "{name}");
+}
+
+/// A line for each partition, as `sfdisk` dumps it: number, start, size, type and flags.
+fn partitions(image: &Path) -> Vec<String> {
+    let dump = run_ok("sfdisk", ["-d", text(image)]);
+    let lines = dump.lines().filter_map(|line| line.strip_prefix(text(image)));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// The bytes of sectors of an image.
+fn sectors(image: &Path, start: usize, count: usize) -> Vec<u8> {
+    fs::read(image).expect("there")[start * 512..(start + count) * 512].to_vec()
+}
+
+#[test]
+fn what_is_printed_is_what_virt_resize_prints() {
+    let disks = Disks::new();
+    let (new, said) = disks.succeed("primary.img", 128, &[]);
+    compare("surplus", &said);
+    assert_eq!(
+        partitions(&new),
+        [
+            "1 : start= 2048, size= 32768, type=83, bootable",
+            "2 : start= 34816, size= 20480, type=82",
+            "3 : start= 55296, size= 75776, type=83",
+            "4 : start= 131072, size= 131008, type=83"
+        ]
+    );
+    let old = disks.old("primary.img");
+    assert!(
+        sectors(&new, 1, 131_071) == sectors(&old, 1, 131_071),
+        "partitions and boot loader are the same"
+    );
+    assert_eq!(sectors(&new, 0, 1)[..0x1be], sectors(&old, 0, 1)[..0x1be], "boot code and signature stay");
+
+    let (new, said) = disks.succeed(
+        "primary.img",
+        128,
+        &["--delete", "/dev/sda2", "--ignore", "/dev/sda1", "--no-extra-partition"],
+    );
+    compare("delete", &said);
+    // The number stays, so that what names the partition in the guest does not come to mean another.
+    assert_eq!(partitions(&new)[1], "3 : start= 34816, size= 75776, type=83");
+    assert!(sectors(&new, 34_816, 75_776) == sectors(&old, 55_296, 75_776));
+
+    let (new, said) = disks.succeed("primary.img", 128, &["--expand", "/dev/sda2"]);
+    compare("expand-swap", &said);
+    assert_eq!(partitions(&new)[2], "3 : start= 183808, size= 75776, type=83");
+    assert!(sectors(&new, 183_808, 75_776) == sectors(&old, 55_296, 75_776));
+}
+
+#[test] // Logical partitions are part of the extended one, and move with it.
+fn extended_partitions_keep_what_is_in_them() {
+    let disks = Disks::new();
+    let old = disks.old("logical.img");
+    let (new, said) = disks.succeed("logical.img", 128, &["--expand", "/dev/sda2"]);
+    compare("extended", &said);
+    assert_eq!(
+        partitions(&new)[1..],
+        [
+            "2 : start= 34816, size= 224896, type=5",
+            "5 : start= 36864, size= 20480, type=82",
+            "6 : start= 59392, size= 71680, type=83"
+        ]
+    );
+    let (new, _) = disks.succeed(
+        "logical.img",
+        128,
+        &["--resize", "sda1=+50%", "--no-expand-content", "--no-extra-partition", "-q"],
+    );
+    assert_eq!(
+        partitions(&new)[1..3],
+        ["2 : start= 51200, size= 96256, type=5", "5 : start= 53248, size= 20480, type=82"]
+    );
+    assert!(sectors(&new, 75_776, 71_680) == sectors(&old, 59_392, 71_680));
+    run_ok("sfdisk", ["-V", text(&new)]);
+}
+
+#[test] // Numbers, GUIDs, names and attributes are what boot loaders and guests know partitions by.
+fn a_gpt_keeps_its_identities() {
+    let disks = Disks::new();
+    let old = disks.old("gpt.img");
+    File::create(&old).and_then(|file| file.set_len(64 << 20)).expect("room");
+    run_ok(
+        "sgdisk",
+        [
+            "-n",
+            "14:2048:+4M",
+            "-t",
+            "14:ef02",
+            "-n",
+            "15:0:+16M",
+            "-t",
+            "15:ef00",
+            "-c",
+            "15:esp",
+            "-n",
+            "1:0:0",
+            "-A",
+            "1:set:2",
+            text(&old),
+        ],
+    );
+    run_ok("qemu-io", ["-f", "raw", "-c", "write -q -P 9 22M 1M", text(&old)]);
+    let (new, _) = disks.succeed("gpt.img", 256, &["--expand", "/dev/sda1"]);
+    let said = run_ok("sgdisk", ["-v", text(&new)]);
+    assert!(said.contains("No problems found"), "{said}");
+    let identity = |image: &Path| {
+        let dump = run_ok("sfdisk", ["-d", text(image)]);
+        let lines = dump.lines().filter_map(|line| line.strip_prefix(text(image)));
+        let mut found: Vec<String> = lines
+            .map(|line| format!("{} {}", &line[..3], &line[line.find("type=").expect("a type")..]))
+            .collect();
+        found.extend(dump.lines().filter(|line| line.starts_with("label-id")).map(str::to_owned));
+        found
+    };
+    assert_eq!(identity(&new), identity(&old));
+    run_ok("qemu-io", ["-r", "-f", "raw", "-c", "read -P 9 22M 1M", text(&new)]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_before_anything_is_written() {
+    let disks = Disks::new();
+    for (mib, options, why) in [
+        (60, &[][..], "There is a deficit of 5537792 bytes (5.3M)."),
+        (48, &["--shrink", "/dev/sda3"], "has an ext4 file system of 38797312 bytes"),
+        (128, &["--resize", "/dev/sda3=10M"], "has an ext4 file system of 38797312 bytes"),
+        (128, &["--shrink", "/dev/sda3"], "there is no deficit"),
+        (128, &["--expand", "/dev/sda9"], "/dev/sda9: partition not found"),
+        (128, &["--resize", "/dev/sda1"], "PART=SIZE"),
+        (128, &["--resize", "/dev/sda1=big"], "not a size"),
+        (128, &["--delete", "/dev/sda1", "--expand", "/dev/sda1"], "several options"),
+        (128, &["--lv-expand", "/dev/VG/LV"], "no LVM volumes"),
+        (128, &["--format", "floppy"], "floppy"),
+    ] {
+        let (new, done) = disks.resize("primary.img", mib, options);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains(why), "{options:?}: {said}");
+        assert_eq!(sectors(&new, 0, 1), [0x5a; 512], "{options:?}");
+    }
+    let (new, _) = disks.succeed("primary.img", 128, &["-n", "--resize-force", "/dev/sda3=10M"]);
+    assert_eq!(sectors(&new, 0, 1), [0x5a; 512], "a dry run writes nothing");
+    let (new, _) = disks.succeed("primary.img", 60, &["--resize-force", "/dev/sda3=10M"]);
+    assert_eq!(partitions(&new)[2], "3 : start= 55296, size= 20480, type=83");
+}
