@@ -68,6 +68,9 @@ pub(crate) struct RawInode {
     pub(crate) version_hi: U32,
     pub(crate) projid: U32,
 }
+/// What of an inode's fields is behind its first 128 bytes.
+pub(crate) const EXTRA_FIELDS: u16 = 32;
+const _: () = assert!(BASE_SIZE + EXTRA_FIELDS as usize == RAW_SIZE);
 /// Bytes of [`RawInode`].
 pub(crate) const RAW_SIZE: usize = size_of::<RawInode>();
 const _: () = assert!(RAW_SIZE == 160);

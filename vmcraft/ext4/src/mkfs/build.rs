@@ -8,7 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::checksum::crc32c;
 use crate::features::Incompat;
-use crate::inode::{BASE_SIZE, I_BLOCK_SIZE, InodeFlags, RAW_SIZE, RawInode, checksum_seed};
+use crate::inode::{BASE_SIZE, EXTRA_FIELDS, I_BLOCK_SIZE, InodeFlags, RAW_SIZE, RawInode, checksum_seed};
 use crate::inode_edit::{encode_time, seal};
 use crate::space::Space;
 use crate::superblock::Superblock;
@@ -90,7 +90,7 @@ impl Build<'_> {
         (raw.atime, raw.ctime, raw.mtime) = (time.into(), time.into(), time.into());
         let mut bytes = vec![0; self.sb.inode_size.into()];
         if bytes.len() > BASE_SIZE {
-            raw.extra_isize = ((RAW_SIZE - BASE_SIZE) as u16).into();
+            raw.extra_isize = EXTRA_FIELDS.into();
             (raw.atime_extra, raw.ctime_extra, raw.mtime_extra) = (extra.into(), extra.into(), extra.into());
             (raw.crtime, raw.crtime_extra) = (time.into(), extra.into());
         }

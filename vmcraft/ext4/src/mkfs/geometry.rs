@@ -10,7 +10,7 @@ use zerocopy::little_endian::U32;
 use super::features::Features;
 use crate::checksum::crc32c;
 use crate::features::{Compat, Incompat, RoCompat};
-use crate::inode::{BASE_SIZE, RAW_SIZE};
+use crate::inode::{BASE_SIZE, EXTRA_FIELDS};
 use crate::superblock::{MAGIC, RawSuperblock, state};
 
 /// Inodes before this one are the file system's own.
@@ -117,7 +117,7 @@ impl Geometry {
         raw.desc_size = if features.incompat.contains(Incompat::SIXTY_FOUR_BIT) { 64 } else { 0 }.into();
         raw.default_mount_opts = 0xc.into(); // user_xattr, acl
         if usize::from(inode_size) > BASE_SIZE {
-            raw.min_extra_isize = ((RAW_SIZE - BASE_SIZE) as u16).into();
+            raw.min_extra_isize = EXTRA_FIELDS.into();
             raw.want_extra_isize = raw.min_extra_isize;
         }
         raw.flags = 1.into(); // directory hashes take bytes as signed

@@ -243,7 +243,7 @@ fn what_cannot_be_made_is_refused() {
         assert_eq!(first, [0xaa], "nothing is written: {error}");
         error
     };
-    let mib = MIB as usize;
+    let mib = 1 << 20;
     let large = FormatOptions { blocks: Some(4096), block_size: Some(1024), ..options("") };
     for (error, expected) in [
         (refused(16 << 10, "ext2", options("")), "too small"),
