@@ -200,3 +200,21 @@ fn virt_make_fs_says_what_does_not_fit() {
     assert!(fail(Command::new(&make_fs).args([text(&broken), text(&image)])).contains("broken.tar"));
     assert!(fail(Command::new(&make_fs).args(["/nonexistent", text(&image)])).contains("/nonexistent"));
 }
+
+#[test]
+fn vmcraft_disk_create_makes_images() {
+    let dir = tempdir();
+    let create = |words: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(["disk", "create"]).args(words).current_dir(dir.path());
+        command
+    };
+    succeed(&mut create(&["-f", "qcow2", "--cluster-size=128K", "base.qcow2", "1G"]));
+    succeed(&mut create(&["-f", "qcow2", "-b", "base.qcow2", "overlay.qcow2"]));
+    succeed(&mut create(&["disk.raw", "10M"]));
+    assert_eq!(fs::metadata(dir.path().join("disk.raw")).expect("made").len(), 10 << 20);
+    let info = run_ok("qemu-img", ["info", text(&dir.path().join("overlay.qcow2"))]);
+    assert!(info.contains("(1073741824 bytes)") && info.contains("backing file: base.qcow2"), "{info}");
+    assert!(fail(&mut create(&["disk.raw", "10X"])).contains("not a size"));
+    assert!(fail(&mut create(&["-f", "vmdk", "disk.vmdk", "10M"])).contains("vmdk"));
+}

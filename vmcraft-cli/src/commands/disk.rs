@@ -24,6 +24,64 @@ pub(crate) struct Disk {
 enum Action {
     /// Show an image's format, sizes, snapshots and backing files
     Info(Info),
+    /// Make an empty image, which loses what the file has
+    Create(Create),
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// The image's format: raw or qcow2
+    #[arg(short, long, value_name = "FORMAT", default_value = "raw")]
+    format: String,
+
+    /// The image that this one is a change of, for qcow2
+    #[arg(short, long, value_name = "IMAGE")]
+    backing: Option<String>,
+
+    /// The backing image's format; without it, it is detected
+    #[arg(short = 'F', long, value_name = "FORMAT", requires = "backing")]
+    backing_format: Option<String>,
+
+    /// What of the host's space it takes from the start: off, metadata or full
+    #[arg(long, value_name = "HOW")]
+    preallocation: Option<String>,
+
+    /// The size of clusters, for qcow2
+    #[arg(long, value_name = "SIZE")]
+    cluster_size: Option<String>,
+
+    /// 1.1, or 0.10 for QEMU before 1.1, for qcow2
+    #[arg(long, value_name = "VERSION")]
+    compat: Option<String>,
+
+    /// The image's file
+    image: String,
+
+    /// The disk's size, such as 10G; without it, that of the backing image
+    #[arg(required_unless_present = "backing")]
+    size: Option<String>,
+}
+
+impl Create {
+    fn run(&self) -> Result<ExitCode> {
+        let bytes = |option: &str, text: &str| {
+            let bytes = crate::size::parse_with(text, 1).ok().and_then(|bytes| i64::try_from(bytes).ok());
+            bytes.ok_or_else(|| message(format!("{option}: {text:?} is not a size such as 10G")))
+        };
+        let size = self.size.as_deref().map_or(Ok(-1), |text| bytes("SIZE", text))?;
+        let clusters = self.cluster_size.as_deref().map(|text| bytes("--cluster-size", text)).transpose()?;
+        vmcraft::Guest::new().disk_create(
+            &self.image,
+            &self.format,
+            size,
+            self.backing.as_deref(),
+            self.backing_format.as_deref(),
+            self.preallocation.as_deref(),
+            self.compat.as_deref(),
+            clusters.map(|size| i32::try_from(size).unwrap_or(i32::MAX)),
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +111,7 @@ impl Disk {
     pub(crate) fn run(&self) -> Result<ExitCode> {
         match &self.action {
             Action::Info(info) => info.run(),
+            Action::Create(create) => create.run(),
         }
     }
 }

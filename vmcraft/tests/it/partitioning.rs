@@ -133,6 +133,37 @@ fn clearing_a_device_does_not_write_it() {
     run_ok("qemu-img", ["check", "-q", text(&image)]);
 }
 
+#[test] // What nobody uses goes back to the host, and what is used stays.
+fn free_space_is_given_back_and_cleared() {
+    let sample = Sample::new();
+    let image = sample.image();
+    let mut guest = open(&[&image]);
+    guest.mount("/dev/sda".into(), "/".into()).expect("it mounts");
+    guest.rm("/random".into()).expect("there");
+    run_calls(&mut guest, "zero-free-space /");
+    refused(&mut guest, &["zero-free-space", "/few"], &["/few", "not a directory"]);
+    guest.umount_all().expect("it commits");
+    drop(guest);
+    run_ok("e2fsck", ["-fn", text(&image)]);
+    let random = fs::read(sample.tree().join("random")).expect("there");
+    let bytes = fs::read(&image).expect("there");
+    assert!(
+        !bytes.windows(1024).any(|window| window == &random[..1024]),
+        "the deleted file can still be read"
+    );
+
+    // All blocks are allocated on the host, and those without content are not afterwards.
+    run_ok("fallocate", ["-l", "64M", text(&image)]);
+    let full = image.metadata().expect("there").blocks();
+    let mut guest = open(&[&image]);
+    guest.mount("/dev/sda".into(), "/".into()).expect("it mounts");
+    run_calls(&mut guest, "fstrim / minimumfreeextent:4096");
+    guest.umount_all().expect("it commits");
+    drop(guest);
+    assert!(image.metadata().expect("there").blocks() < full / 2);
+    run_ok("e2fsck", ["-fn", text(&image)]);
+}
+
 #[test]
 fn images_are_made() {
     let dir = tempdir();
