@@ -452,6 +452,46 @@ fn journals_out_of_place_are_refused() {
     assert!(!pointer.exists());
 }
 
+#[test] // What is no file of this host has its journal in a directory of the user's, and is found there.
+fn a_remote_disk_has_its_journal_elsewhere() {
+    let state = testkit::tempdir();
+    let before = mixed_disk(5, SIZE);
+    let device = Arc::new(vmcraft_block::MemoryDevice::new(before.clone()));
+    let open = |state_directory: Option<&Path>, observer| {
+        let disk = TransactionDisk {
+            device: device.clone(),
+            name: "nbd://host/export".into(),
+            access: Access::Commit,
+            image: Some(ImageIdentity::of("nbd://host/export", "raw").unwrap()),
+        };
+        let state_directory = state_directory.map(Path::to_owned);
+        let options = TransactionOptions { state_directory, observer, ..TransactionOptions::default() };
+        Transaction::open(vec![disk], options, &mut |_, _| unreachable!()).unwrap()
+    };
+    let (transaction, _) = open(None, Observer::default());
+    change(&transaction, std::slice::from_ref(&before));
+    let said = transaction.commit().unwrap_err().to_string();
+    assert!(said.contains("no journal can stand"), "{said}");
+    assert_same(&read_all(&*device), &before, "the disk");
+    let stop = Observer::new(|step| match step {
+        Step::Flush => Err(io::Error::other("cut off")),
+        _ => Ok(()),
+    });
+    let (transaction, _) = open(Some(state.path()), stop);
+    let after = change(&transaction, std::slice::from_ref(&before));
+    transaction.commit().unwrap_err();
+    drop(transaction);
+    // The disk has lost what was not flushed.
+    device.write_at(0, &before).unwrap();
+    assert_eq!(files(state.path()).len(), 1);
+    let (transaction, notes) = open(Some(state.path()), Observer::default());
+    assert_eq!(notes.len(), 1);
+    let now = contents(&transaction, 1).remove(0);
+    // This disk keeps what is discarded, so only that may differ.
+    assert_same(&now[..0xf0000], &after[0][..0xf0000], "the disk after recovery");
+    assert_eq!(files(state.path()).len(), 0);
+}
+
 #[test] // Through an overlay, a half changed backing file would pass for a whole one.
 fn a_backing_file_with_a_journal_is_refused() {
     let directory = testkit::tempdir();
