@@ -141,6 +141,8 @@ pub struct Transaction {
 
 struct Shared {
     disks: Vec<TransactionDisk>,
+    /// What was committed to the disks that are never written.
+    bases: Vec<Option<Transaction>>,
     state_directory: Option<PathBuf>,
     undo: Option<PathBuf>,
     observer: Observer,
@@ -162,7 +164,27 @@ struct State {
 impl Transaction {
     /// A transaction over disks of which no earlier session left a journal. Nothing is written to them
     /// before a commit.
-    pub fn new(disks: Vec<TransactionDisk>, options: TransactionOptions) -> Self {
+    pub fn new(mut disks: Vec<TransactionDisk>, options: TransactionOptions) -> Self {
+        // What is only seen here is committed to a layer of its own, so that a rollback keeps it.
+        let mut bases = Vec::new();
+        for disk in &mut disks {
+            let base = (disk.access == Access::Forget).then(|| {
+                let below = TransactionDisk { image: None, ..disk.clone() };
+                Self::over(vec![below], options.clone(), Vec::new())
+            });
+            if let Some(device) = base.as_ref().and_then(|base| base.device(0)) {
+                disk.device = device;
+            }
+            bases.push(base);
+        }
+        Self::over(disks, options, bases)
+    }
+
+    fn over(
+        disks: Vec<TransactionDisk>,
+        options: TransactionOptions,
+        bases: Vec<Option<Transaction>>,
+    ) -> Self {
         let home = home(&disks).and_then(|index| disks.get(index)?.image.as_ref());
         let journals = home.map(|image| image.journal_paths(options.state_directory.as_deref()));
         let state = State {
@@ -174,7 +196,14 @@ impl Transaction {
         };
         let TransactionOptions { state_directory, undo, observer, .. } = options;
         Self {
-            shared: Arc::new(Shared { disks, state_directory, undo, observer, state: RwLock::new(state) }),
+            shared: Arc::new(Shared {
+                disks,
+                bases,
+                state_directory,
+                undo,
+                observer,
+                state: RwLock::new(state),
+            }),
         }
     }
 
@@ -216,9 +245,12 @@ impl Transaction {
             .any(|(disk, layer)| disk.access == Access::Commit && !layer.is_empty())
     }
 
-    /// Whether something was written to a disk since the last commit, be it that a commit writes it or
-    /// not.
+    /// Whether something was written to a disk since the last commit; to one that is never written, since
+    /// the beginning.
     pub fn is_disk_changed(&self, index: usize) -> bool {
+        if self.shared.bases.get(index).and_then(Option::as_ref).is_some_and(|base| base.is_disk_changed(0)) {
+            return true;
+        }
         self.shared.read().layers.get(index).is_some_and(|layer| !layer.is_empty())
     }
 
@@ -257,11 +289,12 @@ impl Transaction {
     /// while they are written, the journal stays: nothing can be changed then until a commit succeeds,
     /// or else the images are opened again, which finishes it.
     pub fn commit(&self) -> io::Result<()> {
-        let Shared { disks, state_directory, undo, observer, .. } = &*self.shared;
+        let Shared { disks, bases, state_directory, undo, observer, .. } = &*self.shared;
         let mut guard = self.shared.write();
         let state = &mut *guard;
-        let is_changed = |(_, (disk, layer)): &(usize, (&TransactionDisk, &Layer))| {
-            disk.access == Access::Commit && !layer.is_empty()
+        let has_base = |index: usize| bases.get(index).is_some_and(Option::is_some);
+        let is_changed = |(index, (disk, layer)): &(usize, (&TransactionDisk, &Layer))| {
+            (disk.access == Access::Commit || has_base(*index)) && !layer.is_empty()
         };
         let changed: Vec<_> = disks.iter().zip(&state.layers).enumerate().filter(is_changed).collect();
         if changed.is_empty() {
@@ -278,7 +311,9 @@ impl Transaction {
                 set.push(Changed { image, device: &*disk.device, layer });
             }
             for (index, (disk, layer)) in &changed {
-                if let Some(image) = disk.image.as_ref().filter(|_| Some(*index) != home) {
+                if let Some(image) =
+                    disk.image.as_ref().filter(|_| disk.access == Access::Commit && Some(*index) != home)
+                {
                     set.push(Changed { image, device: &*disk.device, layer: Some(*layer) });
                 }
             }
@@ -313,7 +348,7 @@ impl Transaction {
         };
         match (finish(), &state.unfinished) {
             (Ok(()), _) => {
-                state.committed(disks);
+                state.committed(disks, bases);
                 Ok(())
             }
             (Err(e), None) => Err(e),
@@ -370,11 +405,11 @@ impl State {
         }
     }
 
-    /// Forgets what is on the disks now. What is only seen here stays.
-    fn committed(&mut self, disks: &[TransactionDisk]) {
+    /// Forgets what is on the disks now.
+    fn committed(&mut self, disks: &[TransactionDisk], bases: &[Option<Transaction>]) {
         self.unfinished = None;
-        for (disk, layer) in disks.iter().zip(&mut self.layers) {
-            if disk.access == Access::Commit {
+        for (index, (disk, layer)) in disks.iter().zip(&mut self.layers).enumerate() {
+            if disk.access == Access::Commit || bases.get(index).is_some_and(Option::is_some) {
                 layer.clear();
             }
         }

@@ -278,6 +278,11 @@ fn accesses_are_kept_apart() {
     let mut byte = [0];
     of(1).read_at(10, &mut byte).unwrap();
     assert_eq!(byte, [9], "what is only seen stays until the end");
+    of(1).write_at(10, &[8]).unwrap();
+    transaction.rollback().unwrap();
+    of(1).read_at(10, &mut byte).unwrap();
+    assert_eq!(byte, [9], "a rollback goes back to the last commit there, too");
+    assert!(transaction.is_disk_changed(1) && !transaction.is_disk_changed(0));
     assert_eq!(read_all(&*devices[1]), bytes);
     assert_eq!(read_all(&*devices[0])[10..20], [9; 10]);
     assert!(transaction.device(3).is_none());
