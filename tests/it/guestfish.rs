@@ -69,6 +69,11 @@ fn partitioning() {
     compare_output("partitioning", Command::new(named("guestfish", dir.path())).arg("-n"));
 }
 
+#[test] // All that changes files, links and attributes.
+fn changing() {
+    compare("changing");
+}
+
 #[test]
 fn looking() {
     compare("looking");

@@ -134,7 +134,27 @@ impl Acl {
     /// The list as text with numbers for names, one entry an item, such as
     /// `user::rw-,user:1000:r--,group::r--,mask::r--,other::---`.
     pub(crate) fn text(&self) -> String {
-        let texts = self.0.iter().map(|entry| {
+        self.entries().collect::<Vec<_>>().join(",")
+    }
+
+    /// The list as text, an entry a line. What the mask takes away from an entry stands behind it, as in
+    /// `group::r-x` with a tab and `#effective:r--`.
+    pub(crate) fn long_text(&self) -> String {
+        let mask = self.0.iter().find(|entry| entry.tag == Tag::Mask).map_or(7, |mask| mask.permissions);
+        let mut text = String::new();
+        for (entry, shown) in self.0.iter().zip(self.entries()) {
+            text.push_str(&shown);
+            let is_masked = matches!(entry.tag, Tag::User | Tag::OwningGroup | Tag::Group);
+            if is_masked && entry.permissions & !mask != 0 {
+                text.push_str(&format!("\t#effective:{}", letters(entry.permissions & mask)));
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    fn entries(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|entry| {
             let who = match entry.tag {
                 Tag::Owner => "user:".to_owned(),
                 Tag::User => format!("user:{}", entry.id),
@@ -144,8 +164,7 @@ impl Acl {
                 Tag::Other => "other:".to_owned(),
             };
             format!("{who}:{}", letters(entry.permissions))
-        });
-        texts.collect::<Vec<_>>().join(",")
+        })
     }
 
     /// The list for a file that is created with these permissions where this is the default one, and

@@ -114,11 +114,11 @@ impl Guest {
             }
         };
         let list = match attribute(&node, name.into())? {
-            Some(value) => Acl::decode(&value).ok_or_else(|| malformed(path, name))?.text(),
+            Some(value) => Acl::decode(&value).ok_or_else(|| malformed(path, name))?.long_text(),
             None if acltype == "default" => return Ok(String::new()),
-            None => Acl::from_permissions(metadata.permissions).text(),
+            None => Acl::from_permissions(metadata.permissions).long_text(),
         };
-        Ok(list.replace(',', "\n") + "\n")
+        Ok(list)
     }
 
     /// Show the capabilities of a program file

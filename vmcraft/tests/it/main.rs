@@ -2,6 +2,7 @@
 //! are compared with the programs that they are named after: those run on a kernel's mount of the same
 //! image, or on the tree that it was made from.
 
+mod changing;
 mod devices;
 mod drives;
 mod examples;
