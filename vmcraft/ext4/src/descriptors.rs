@@ -53,6 +53,15 @@ impl DescriptorTable {
         Ok(table)
     }
 
+    /// The same for a volume with more groups, which are zeros.
+    pub(crate) fn enlarged(self, sb: &Superblock) -> Self {
+        let mut larger = Self::empty(sb);
+        for (to, from) in larger.bytes.iter_mut().zip(self.bytes) {
+            *to = from;
+        }
+        larger
+    }
+
     /// The same for a volume whose checksums begin otherwise.
     pub(crate) fn with_superblock(self, sb: &Superblock) -> Self {
         Self { sb: sb.clone(), ..self }

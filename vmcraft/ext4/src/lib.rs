@@ -62,6 +62,7 @@ mod mkfs;
 mod namespace;
 mod orphan;
 mod replay;
+mod resize;
 mod space;
 mod statfs;
 mod superblock;

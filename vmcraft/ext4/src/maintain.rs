@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vmcraft_block::BlockDevice;
 use vmcraft_fs::{CheckOptions, Error, Finding, FormatOptions, Maintain, ResizeTo, Result, Sources};
 
-use crate::{check, mkfs};
+use crate::{check, mkfs, resize};
 
 /// Makes ext2, ext3 and ext4.
 pub(crate) struct Tools;
@@ -19,11 +19,11 @@ impl Maintain for Tools {
         check::check(device, options)
     }
 
-    fn resize(&self, _device: &Arc<dyn BlockDevice>, _to: ResizeTo, _sources: &Sources) -> Result<u64> {
-        Err(Error::Unsupported("resizing ext2, ext3 or ext4".into()))
+    fn resize(&self, device: &Arc<dyn BlockDevice>, to: ResizeTo, sources: &Sources) -> Result<u64> {
+        resize::resize(device, to, sources)
     }
 
     fn minimum_size(&self, _device: &Arc<dyn BlockDevice>) -> Result<u64> {
-        Err(Error::Unsupported("resizing ext2, ext3 or ext4".into()))
+        Err(Error::Unsupported("making ext2, ext3 and ext4 smaller".into()))
     }
 }

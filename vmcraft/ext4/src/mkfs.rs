@@ -10,7 +10,7 @@ use std::io;
 use std::ops::Range;
 
 use vmcraft_block::BlockDevice;
-use vmcraft_fs::{Error, FormatOptions, Result};
+use vmcraft_fs::{Error, FormatOptions, Result, Timestamp};
 use zerocopy::little_endian::U32;
 
 use crate::descriptors::{DescriptorTable, write_superblocks};
@@ -19,6 +19,7 @@ use crate::in_memory;
 use crate::inode::ROOT;
 use crate::space::Space;
 use crate::superblock::{RawSuperblock, Superblock};
+use crate::volume::Volume;
 use build::Build;
 use features::Features;
 use geometry::Geometry;
@@ -56,7 +57,8 @@ pub(crate) fn format(device: &dyn BlockDevice, kind: &str, options: &FormatOptio
     }
     build.directories()?;
     if sb.compat.contains(Compat::RESIZE_INODE) {
-        build.resize_inode()?;
+        let double = build.allocate(0, 1)?.first().map_or(0, |piece| piece.start);
+        build.resize_inode(double)?;
     }
     if journal_blocks > 0 {
         let (block, size) = build.journal(journal_blocks)?;
@@ -80,6 +82,26 @@ pub(crate) fn format(device: &dyn BlockDevice, kind: &str, options: &FormatOptio
     finish(build, raw, used_inodes)
 }
 
+/// Writes anew the inode that keeps room for descriptors, as the superblock `new` of a larger volume has
+/// it. `first` is the first group's metadata.
+pub(crate) fn keep_room(
+    device: &dyn BlockDevice,
+    volume: &Volume,
+    new: &Superblock,
+    first: Placement,
+    now: Timestamp,
+) -> Result<()> {
+    const DOUBLE: usize = 13 * 4;
+    let inode = volume.any_inode(inodes::RESIZE)?;
+    let double =
+        inode.block.get(DOUBLE..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
+    if !new.holds(double.into(), 1) {
+        return Err(inode.corrupt("the resize inode has no map"));
+    }
+    let mut build = Build { device, sb: new, space: Space::default(), placed: vec![first], now };
+    build.resize_inode(double.into())
+}
+
 /// Refuses a volume that has no room for its own files, before anything is written.
 fn check_room(sb: &Superblock, space: &Space, journal_blocks: u32) -> Result<()> {
     let block_size = u64::from(sb.block_size);
@@ -99,7 +121,7 @@ fn check_room(sb: &Superblock, space: &Space, journal_blocks: u32) -> Result<()>
 
 /// Blocks that no file can have: those in front of the first group, the metadata of all groups, and the
 /// journal.
-fn overhead(sb: &Superblock, journal_blocks: u32) -> u64 {
+pub(crate) fn overhead(sb: &Superblock, journal_blocks: u32) -> u64 {
     let each = 2 + u64::from(sb.inode_table_blocks());
     let starts: u64 = (0..sb.groups).map(|group| sb.blocks_at_start(group)).sum();
     u64::from(sb.first_data_block) + starts + each * u64::from(sb.groups) + u64::from(journal_blocks)

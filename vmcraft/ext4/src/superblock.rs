@@ -157,6 +157,20 @@ pub(crate) mod state {
 }
 
 impl RawSuperblock {
+    /// Sets how many blocks there are.
+    pub(crate) fn set_blocks(&mut self, blocks: u64) {
+        let [a, b, c, d, e, f, g, h] = blocks.to_le_bytes();
+        self.blocks_count_lo = U32::from_bytes([a, b, c, d]);
+        self.blocks_count_hi = U32::from_bytes([e, f, g, h]);
+    }
+
+    /// Sets how many blocks only the superuser may use.
+    pub(crate) fn set_reserved(&mut self, blocks: u64) {
+        let [a, b, c, d, e, f, g, h] = blocks.to_le_bytes();
+        self.r_blocks_count_lo = U32::from_bytes([a, b, c, d]);
+        self.r_blocks_count_hi = U32::from_bytes([e, f, g, h]);
+    }
+
     /// Sets how many blocks and inodes are free.
     pub(crate) fn set_free(&mut self, blocks: u64, inodes: u64) {
         let [a, b, c, d, e, f, g, h] = blocks.to_le_bytes();

@@ -11,7 +11,7 @@ use crate::journal::{self, RawHeader};
 use crate::superblock::Superblock;
 
 /// The inode that keeps the room for descriptors.
-const RESIZE: u32 = 7;
+pub(super) const RESIZE: u32 = 7;
 /// The journal's inode.
 pub(super) const JOURNAL: u32 = 8;
 /// The first that is not reserved.
@@ -102,10 +102,10 @@ impl Build<'_> {
 
     /// Writes the inode that keeps the blocks which the descriptor table can grow into: its map of double
     /// indirection has these blocks, each of which maps its copies in the groups with a backup.
-    pub(super) fn resize_inode(&mut self) -> Result<()> {
+    /// `double` is the block of the map.
+    pub(super) fn resize_inode(&mut self, double: u64) -> Result<()> {
         let per_block = self.block_size() / 4;
         let reserved = usize::from(self.sb.reserved_descriptor_blocks);
-        let double = self.allocate(0, 1)?.first().map_or(0, |p| p.start);
         let mut map = vec![0; self.block_size()];
         let backups: Vec<u32> = self.sb.backups().collect();
         let table_blocks = u64::from(self.sb.groups.div_ceil(self.sb.descriptors_per_block()));

@@ -21,6 +21,7 @@ mod random;
 mod recovery;
 mod refused;
 mod rename;
+mod resize;
 mod sample;
 mod scratch;
 mod tree;
