@@ -2,8 +2,9 @@
 //!
 //! The other images that change get a file that points to it, so that each of them can be opened alone
 //! and the journal is found. The order of things makes each crash harmless: pointers, journal, images,
-//! and then the pointers go before the journal does. So a pointer without a journal means that nothing
-//! is to be done.
+//! and then the journal goes before the pointers do. So as long as there is a journal each of its images
+//! leads to it, and none can be changed without it being finished first; and a pointer without a journal
+//! means that nothing is to be done.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -264,10 +265,10 @@ impl Journal {
 
     /// Takes the journal away: everything is on the images.
     pub(super) fn remove(&self, observer: &Observer) -> io::Result<()> {
-        observer.before(Step::RemovePointers)?;
-        remove(&self.pointers)?;
         observer.before(Step::RemoveJournal)?;
-        remove(std::slice::from_ref(&self.path))
+        remove(std::slice::from_ref(&self.path))?;
+        observer.before(Step::RemovePointers)?;
+        remove(&self.pointers)
     }
 }
 

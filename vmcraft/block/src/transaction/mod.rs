@@ -109,10 +109,10 @@ pub enum Step {
     Apply,
     /// Flushing an image.
     Flush,
-    /// Removing the pointers.
-    RemovePointers,
     /// Removing the journal.
     RemoveJournal,
+    /// Removing the pointers.
+    RemovePointers,
 }
 
 type Observe = dyn Fn(Step) -> io::Result<()> + Send + Sync;
@@ -243,6 +243,12 @@ impl Transaction {
             .iter()
             .zip(&state.layers)
             .any(|(disk, layer)| disk.access == Access::Commit && !layer.is_empty())
+    }
+
+    /// Whether a commit failed while the images were written: they may hold a part of the changes until
+    /// it is finished, by another commit or when they are opened again.
+    pub fn is_cut_off(&self) -> bool {
+        self.shared.read().unfinished.is_some()
     }
 
     /// Whether something was written to a disk since the last commit; to one that is never written, since

@@ -46,6 +46,11 @@ pub(super) fn recover(
                 continue;
             };
             found.check_belongs(disks, options)?;
+            if !found.is_about(disks) {
+                // A later journal, which has the name of the one that a pointer led to.
+                found.remove_stale_pointers(disks, options)?;
+                continue;
+            }
             match found.finish(disks, options, open)? {
                 Some(note) => notes.push(note),
                 None => is_done = false,
@@ -176,6 +181,25 @@ impl Found {
         Ok(())
     }
 
+    /// Whether it says something of one of the disks.
+    fn is_about(&self, disks: &[TransactionDisk]) -> bool {
+        let images = || disks.iter().filter_map(|disk| disk.image.as_ref());
+        self.index.disks.iter().any(|known| images().any(|image| known.image.is_same(image)))
+    }
+
+    /// Removes what leads from the disks to this journal, which says nothing of them.
+    fn remove_stale_pointers(&self, disks: &[TransactionDisk], options: &TransactionOptions) -> Result<()> {
+        for disk in disks.iter().filter(|disk| disk.access == Access::Commit) {
+            let Some(image) = &disk.image else { continue };
+            for path in image.journal_paths(options.state_directory.as_deref()) {
+                if self.is_pointed_to_by(&path) {
+                    remove_if_there(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn check_size(&self, size: u64, device: &dyn BlockDevice, name: &str) -> Result<()> {
         if size == device.size() {
             return Ok(());
@@ -242,7 +266,7 @@ impl Found {
                     ));
                 }
                 None => {
-                    let device = self.open_other(&known.image, open)?;
+                    let device = self.open_other(&known.image, options, open)?;
                     self.check_size(known.size, &*device, &known.image.shown())?;
                     device
                 }
@@ -267,8 +291,10 @@ impl Found {
             .filter(|path| *path != self.path && self.is_pointed_to_by(path))
             .collect();
         let path = std::slice::from_ref(&self.path);
-        journal::remove(&pointers)
-            .and_then(|()| journal::remove(path))
+        // A pointer that is left leads nowhere; a journal that is left would be applied again, over
+        // what was written since to an image that no longer leads to it.
+        journal::remove(path)
+            .and_then(|()| journal::remove(&pointers))
             .map_err(|e| cannot(&self.path, "cannot remove the finished journal", e))?;
         Ok(Some(format!(
             "{}: an earlier session was cut off while it wrote its changes; they are complete now",
@@ -291,8 +317,14 @@ impl Found {
         }
     }
 
-    /// Opens an image of the journal that the user did not name.
-    fn open_other(&self, image: &ImageIdentity, open: &mut OpenImage<'_>) -> Result<Arc<dyn BlockDevice>> {
+    /// Opens an image of the journal that the user did not name. It must lead to the journal itself:
+    /// otherwise a journal that came with an image could have any file of the host written to.
+    fn open_other(
+        &self,
+        image: &ImageIdentity,
+        options: &TransactionOptions,
+        open: &mut OpenImage<'_>,
+    ) -> Result<Arc<dyn BlockDevice>> {
         let missing = |why: String| {
             refuse(
                 &self.path,
@@ -309,6 +341,10 @@ impl Found {
             if !now.is_same(image) {
                 return Err(missing("another file has its name".into()));
             }
+        }
+        let leads_here = |path: &PathBuf| *path == self.path || self.is_pointed_to_by(path);
+        if !image.journal_paths(options.state_directory.as_deref()).iter().any(leads_here) {
+            return Err(missing("nothing beside it leads to this journal".into()));
         }
         open(name, &image.format).map_err(|e| missing(e.to_string()))
     }

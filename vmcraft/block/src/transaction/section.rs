@@ -209,6 +209,13 @@ impl Index {
             };
             bytes.extend_from_slice(raw.as_bytes());
         }
+        if bytes.len() as u64 > MAX_INDEX {
+            // It could not be read again.
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "too many places of the disks are changed at once: commit more often",
+            ));
+        }
         let len = end + bytes.len() as u64;
         let mut header = RawHeader {
             magic: MAGIC,

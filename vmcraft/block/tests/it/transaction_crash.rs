@@ -336,8 +336,8 @@ fn each_step_can_fail() {
         Step::PublishJournal,
         Step::Apply,
         Step::Flush,
-        Step::RemovePointers,
         Step::RemoveJournal,
+        Step::RemovePointers,
     ] {
         let (paths, before) = make(directory.path(), &["one.raw", "two.qcow2"]);
         let start = files(directory.path());
@@ -356,6 +356,7 @@ fn each_step_can_fail() {
         assert!(contents(&transaction, 2) == after, "{failing:?}: the changes are still there");
         let has_begun =
             matches!(failing, Step::Apply | Step::Flush | Step::RemovePointers | Step::RemoveJournal);
+        assert_eq!(transaction.is_cut_off(), has_begun, "{failing:?}");
         let write = transaction.device(0).unwrap().write_at(0, &[1; 10]);
         if has_begun {
             let refused = write.unwrap_err().to_string();
@@ -490,6 +491,64 @@ fn a_remote_disk_has_its_journal_elsewhere() {
     // This disk keeps what is discarded, so only that may differ.
     assert_same(&now[..0xf0000], &after[0][..0xf0000], "the disk after recovery");
     assert_eq!(files(state.path()).len(), 0);
+}
+
+#[test] // With the journal still there and its pointers gone, opening the first image undid this.
+fn what_is_committed_to_another_image_alone_stays() {
+    let directory = testkit::tempdir();
+    for failing in [Step::RemoveJournal, Step::RemovePointers] {
+        let (paths, before) = make(directory.path(), &["one.raw", "two.raw"]);
+        let observer = Observer::new(move |step| match step == failing {
+            true => Err(io::Error::other("cut off")),
+            false => Ok(()),
+        });
+        let (transaction, _) = session(&paths, Access::Commit, None, observer).unwrap();
+        let mut after = change(&transaction, &before);
+        transaction.commit().unwrap_err();
+        drop(transaction);
+        let (alone, _) = session(&paths[1..], Access::Commit, None, Observer::default()).unwrap();
+        let (old, new): (Vec<u8>, Vec<u8>) = after[1].iter().map(|byte| (*byte, !*byte)).unzip();
+        assert!(contents(&alone, 1)[0] == old);
+        alone.device(0).unwrap().write_at(0, &new).unwrap();
+        alone.commit().unwrap();
+        drop(alone);
+        after[1] = new;
+        drop(session(&paths[..1], Access::Commit, None, Observer::default()).unwrap());
+        let (both, notes) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+        assert_eq!(notes, [""; 0]);
+        assert!(contents(&both, 2) == after, "{failing:?}");
+        drop(both);
+        assert_eq!(files(directory.path()).len(), 2, "{failing:?}: a file was left behind");
+    }
+}
+
+#[test] // It may have come with the image from anywhere.
+fn a_journal_cannot_have_a_file_written_to_that_does_not_lead_to_it() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["one.raw", "two.raw"]);
+    leave_journal(&paths, &before);
+    fs::remove_file(journal_of(&paths[1])).unwrap();
+    let said = refusal(&paths[..1]);
+    assert!(said.contains("two.raw") && said.contains("nothing beside it leads"), "{said}");
+    assert!(fs::read(&paths[1]).unwrap() == before[1]);
+}
+
+#[test] // A pointer may be left behind when its journal is done, and a later one gets the same name.
+fn a_pointer_to_a_later_journal_is_nothing() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["one.raw", "two.raw"]);
+    leave_journal(&paths, &before);
+    let pointer = journal_of(&paths[1]);
+    let stale = fs::read(&pointer).unwrap();
+    let (both, _) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+    let now = contents(&both, 2);
+    drop(both);
+    leave_journal(&paths[..1], &now[..1]);
+    fs::write(&pointer, stale).unwrap();
+    let (alone, notes) = session(&paths[1..], Access::Commit, None, Observer::default()).unwrap();
+    assert_eq!(notes, [""; 0]);
+    assert!(contents(&alone, 1)[0] == now[1]);
+    assert!(!pointer.exists() && journal_of(&paths[0]).exists());
 }
 
 #[test] // Through an overlay, a half changed backing file would pass for a whole one.
