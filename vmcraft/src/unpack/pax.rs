@@ -8,6 +8,10 @@ use vmcraft_fs::Timestamp;
 
 use crate::unpack::sparse::{Map, parse_number};
 
+/// The most extended attributes that a member has, and the most bytes of their names and values.
+const MOST_XATTRS: usize = 1024;
+const XATTR_BYTES: usize = 16 << 20;
+
 /// What records say of a member.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Records {
@@ -43,7 +47,8 @@ pub(super) struct SparseRecords {
 }
 
 impl Records {
-    /// Takes all records of a header. `None` if they are not of the right form.
+    /// Takes all records of a header. `None` if they are not of the right form, or have more attributes
+    /// than a file can have.
     pub(super) fn add(&mut self, mut bytes: &[u8]) -> Option<()> {
         while !bytes.is_empty() {
             // `LENGTH KEY=VALUE` and a newline, where the length counts itself.
@@ -89,7 +94,15 @@ impl Records {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     // As GNU tar writes them: an equals sign would end the key.
                     let name = name.replace("%3D", "=").replace("%25", "%");
-                    self.xattrs.retain(|(other, _)| *other != name);
+                    let mut bytes = name.len() + value.len();
+                    self.xattrs.retain(|(other, value)| {
+                        let stays = *other != name;
+                        bytes += if stays { other.len() + value.len() } else { 0 };
+                        stays
+                    });
+                    if self.xattrs.len() == MOST_XATTRS || bytes > XATTR_BYTES {
+                        return None;
+                    }
                     self.xattrs.push((name.into(), value.to_vec()));
                 }
             }
@@ -137,6 +150,28 @@ mod tests {
         for bad in ["", "-", "x", "1.x", "+1", "99999999999999999999"] {
             assert_eq!(parse_time(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test] // Headers follow each other without a member between them, and each may bring more.
+    fn attributes_are_bounded() {
+        let record = |name: &str, value: &str| {
+            let content = format!(" SCHILY.xattr.user.{name}={value}\n");
+            let len = (1..8)
+                .map(|digits| digits + content.len())
+                .find(|len| len.to_string().len() + content.len() == *len);
+            format!("{}{content}", len.unwrap()).into_bytes()
+        };
+        let mut records = Records::default();
+        for number in 0..MOST_XATTRS {
+            assert_eq!(records.add(&record(&number.to_string(), "")), Some(()));
+        }
+        assert_eq!(records.add(&record("7", "other")), Some(()));
+        assert_eq!(records.add(&record("more", "")), None);
+        let (mut records, long) = (Records::default(), "x".repeat(XATTR_BYTES / 4));
+        for name in ["a", "b", "c", "a"] {
+            assert_eq!(records.add(&record(name, &long)), Some(()));
+        }
+        assert_eq!(records.add(&record("d", &long)), None);
     }
 
     #[test] // The length is the archive's own claim.
