@@ -112,6 +112,12 @@ impl Guest {
         Ok(self.transaction.as_ref().is_some_and(Transaction::is_changed))
     }
 
+    /// Whether a commit failed while it wrote to the images, which may hold a part of it until another
+    /// commit, or opening them again, finishes it.
+    pub fn is_commit_cut_off(&self) -> bool {
+        self.transaction.as_ref().is_some_and(Transaction::is_cut_off)
+    }
+
     /// The images whose disks were changed since the last commit.
     pub fn changed_images(&self) -> Result<Vec<ChangedImage>> {
         self.sync_filesystems()?;

@@ -167,6 +167,10 @@ impl Session {
 
     /// Says which images stay as they were although something was changed.
     fn say_undone(&mut self) {
+        if self.guest.is_commit_cut_off() {
+            // They did not stay so, which the commit's own error said.
+            return;
+        }
         // What cannot be told does not reach the images either.
         let changed = self.guest.changed_images().unwrap_or_default();
         let images: Vec<_> =
