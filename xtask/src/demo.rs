@@ -35,7 +35,19 @@ pub(crate) fn run(shell: &Shell) -> Result<()> {
         println!("\n$ vmcraft {} {}", quoted(arguments), disk.display());
         cmd!(shell, "{vmcraft} {arguments...} {disk}").quiet().run()?;
     }
-    println!("\nNow try the shell:\n\n    {} -i -a {}\n", vmcraft.display(), disk.display());
+    // The guest is kept for the tests: what is changed is a copy.
+    let copy = disk.with_file_name("demo.qcow2");
+    std::fs::copy(&disk, &copy)?;
+    println!("\nA copy of it is changed: all of this, or nothing.");
+    for arguments in [
+        &["customize", "--hostname", "web1", "--timezone", "Europe/Berlin", "--mkdir", "/srv/www", "-a"][..],
+        &["-i", "--run", "write /srv/www/index.html \"It works\\n\"", "-a"],
+        &["-i", "--run", "cat /etc/hostname", "--run", "ll /srv/www", "-a"],
+    ] {
+        println!("\n$ vmcraft {} {}", quoted(arguments), copy.display());
+        cmd!(shell, "{vmcraft} {arguments...} {copy}").quiet().run()?;
+    }
+    println!("\nNow try the shell:\n\n    {} -i -a {}\n", vmcraft.display(), copy.display());
     Ok(())
 }
 

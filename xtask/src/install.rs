@@ -6,10 +6,11 @@ use anyhow::{Result, bail};
 use testkit::{ORACLES, Oracle};
 use xshell::{Shell, cmd};
 
-/// Packages with no program of their own to look for: the file that tells, and the Debian package.
-const FILES: &[(&str, &str)] = &[
-    ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
-    ("/etc/selinux/default/contexts/files/file_contexts", "selinux-policy-default"),
+/// Packages with no program of their own to look for: the program that needs one, the file that
+/// tells, and the Debian package.
+const FILES: &[(&str, &str, &str)] = &[
+    ("mmdebstrap", "/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    ("setfiles", "/etc/selinux/default/contexts/files/file_contexts", "selinux-policy-default"),
 ];
 
 /// Makes sure that the programs which `wanted` picks are there.
@@ -18,15 +19,21 @@ const FILES: &[(&str, &str)] = &[
 pub(crate) fn ensure(shell: &Shell, may_install: bool, wanted: impl Fn(&Oracle) -> bool) -> Result<()> {
     let missing: Vec<&Oracle> =
         ORACLES.iter().filter(|oracle| wanted(oracle) && testkit::find(oracle.program).is_none()).collect();
-    if missing.is_empty() {
+    let has = |program| testkit::find(program).is_some();
+    let is_wanted = |program: &str| ORACLES.iter().any(|oracle| oracle.program == program && wanted(oracle));
+    let missing_files: Vec<&str> = FILES
+        .iter()
+        .filter(|(program, file, _)| has("apt-get") && is_wanted(program) && !shell.path_exists(file))
+        .map(|(_, _, package)| *package)
+        .collect();
+    if missing.is_empty() && missing_files.is_empty() {
         return Ok(());
     }
-    let names: Vec<&str> = missing.iter().map(|oracle| oracle.program).collect();
-    let has = |program| testkit::find(program).is_some();
+    let names: Vec<&str> =
+        missing.iter().map(|oracle| oracle.program).chain(missing_files.iter().copied()).collect();
     let (update, install) = if has("apt-get") {
         let mut packages: BTreeSet<&str> = missing.iter().map(|oracle| oracle.deb).collect();
-        packages
-            .extend(FILES.iter().filter(|(file, _)| !shell.path_exists(file)).map(|(_, package)| *package));
+        packages.extend(missing_files);
         let packages: Vec<&str> = packages.into_iter().collect();
         let install = ["apt-get", "install", "-y", "--no-install-recommends"].into_iter().chain(packages);
         (Some("apt-get update"), install.collect::<Vec<_>>())
