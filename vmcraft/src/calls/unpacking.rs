@@ -6,7 +6,7 @@ use bstr::{BStr, ByteSlice, ByteVec};
 use vmcraft_macros::api;
 
 use crate::decompress::Kind;
-use crate::unpack::{UnpackOptions, copy_in, tar_in};
+use crate::unpack::{UnpackOptions, copy_in, cpio_in, tar_in};
 use crate::value::FileIn;
 use crate::{Error, Guest, GuestPath, Result};
 
@@ -52,6 +52,27 @@ impl Guest {
             guest.atomically(|guest| {
                 let Self { vfs, host, warnings, .. } = guest;
                 tar_in(vfs, host, warnings, source, compression, start, options)
+            })
+        })
+    }
+
+    /// Unpack a cpio file of the host into a directory
+    ///
+    /// The members of the host's file `cpiofile`, or of standard input if that is `-`, are made in
+    /// `directory`. The formats are `newc`, `crc` and `odc`; the checksums of `crc` are verified.
+    /// Compression by gzip, bzip2, xz or zstd is recognised. Owners, permissions, times and hard links
+    /// are those of the archive, whose names are treated as by `tar-in`. Nothing is changed if the
+    /// archive is damaged, or anything of it cannot be made.
+    ///
+    /// ```guestfish
+    /// cpio-in boot.cpio /boot
+    /// ```
+    pub fn cpio_in(&mut self, cpiofile: &FileIn, directory: &GuestPath) -> Result<()> {
+        let start = self.directory(directory)?;
+        self.read_from(cpiofile, |guest, source| {
+            guest.atomically(|guest| {
+                let Self { vfs, host, warnings, .. } = guest;
+                cpio_in(vfs, host, warnings, source, start)
             })
         })
     }

@@ -48,6 +48,16 @@ pub(crate) struct File {
 }
 
 impl File {
+    /// What the file is, whatever its names are.
+    pub(crate) fn place(&self) -> (MountId, InodeNumber) {
+        (self.node.mount, self.node.inode)
+    }
+
+    /// Takes away what an earlier member put into it.
+    pub(crate) fn empty(&mut self) -> Result<()> {
+        self.node.writer()?.truncate(self.node.inode, 0).map_err(|source| self.node.error(source))
+    }
+
     /// Writes the next piece.
     pub(crate) fn put(&mut self, run: Run<'_>) -> Result<()> {
         match run {
@@ -152,6 +162,26 @@ impl<'a> Extractor<'a> {
             Kind::HardLink(target) => self.make_hard_link(&dir, name, target, refuse)?,
         }
         Ok(None)
+    }
+
+    /// Gives the regular file that was made as `place` one more name; `member` is a hard link to its
+    /// first one. What the file holds can be replaced through what is returned.
+    pub(crate) fn add_name(
+        &mut self,
+        member: &Member,
+        place: (MountId, InodeNumber),
+        stream: &Stream<'_>,
+    ) -> Result<Option<File>> {
+        self.add(member, stream)?;
+        let refuse = |what: &str| stream.corrupt(format_args!("member {}: {what}", member.name));
+        let Some((dir_name, name)) = self.names(member.name.as_bstr(), &refuse)? else { return Ok(None) };
+        let dir = self.directory(dir_name.as_bstr(), &refuse)?;
+        let node = self.vfs.child(&dir.node, name.as_bstr())?;
+        let file = File { node, at: 0, written: 0 };
+        if file.place() != place {
+            return Err(refuse("the first name of its file is another file's by now"));
+        }
+        Ok(Some(file))
     }
 
     /// Completes a regular file.

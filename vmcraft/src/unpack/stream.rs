@@ -1,9 +1,15 @@
 //! An archive as a stream of bytes: exact reads, and errors that say where.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 
+use crate::content::STEP_BYTES;
+use crate::decompress::{self, Kind as Decompression};
+use crate::host::Source;
 use crate::{Error, Result};
+
+/// How much is read behind an archive's end.
+pub(super) const DRAIN_BYTES: usize = 1 << 20;
 
 /// The archive's bytes, decompressed, from front to back.
 pub(crate) struct Stream<'r> {
@@ -14,8 +20,26 @@ pub(crate) struct Stream<'r> {
 }
 
 impl<'r> Stream<'r> {
-    pub(crate) fn new(inner: Box<dyn Read + 'r>, path: PathBuf) -> Self {
-        Self { inner, path, position: 0 }
+    /// The archive in `source`, and how many bytes it has: of a compressed one, nobody knows.
+    ///
+    /// `compression` is the one that the user named; without, it is recognised.
+    pub(crate) fn open(
+        source: &'r mut Source,
+        compression: Option<Decompression>,
+    ) -> Result<(Self, Option<u64>)> {
+        let (path, total) = (source.path().to_owned(), source.size_bytes());
+        let failed = |e: io::Error| match e.downcast::<Error>() {
+            Ok(error) => error,
+            Err(source) => Error::Host { path: path.clone(), doing: "cannot read", source },
+        };
+        let mut buffered = BufReader::with_capacity(STEP_BYTES, source);
+        let found = Decompression::detect(buffered.fill_buf().map_err(failed)?);
+        let inner: Box<dyn Read + 'r> = match compression {
+            Some(kind) => kind.decoder(buffered).map_err(failed)?,
+            None => decompress::plain(buffered).map_err(failed)?,
+        };
+        let total = total.filter(|_| compression.or(found).is_none());
+        Ok((Self { inner, path, position: 0 }, total))
     }
 
     /// How many bytes were read.

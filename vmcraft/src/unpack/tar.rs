@@ -1,18 +1,16 @@
 //! Reading tar archives: v7, `ustar`, pax and GNU tar's own format, with all of its sparse files.
 
-use std::io::BufReader;
-
 use bstr::{BString, ByteSlice};
 use vmcraft_fs::{DeviceNumber, FileType, Timestamp};
 
 use crate::content::{Run, STEP_BYTES};
-use crate::decompress::{self, Kind as Decompression};
+use crate::decompress::Kind as Decompression;
 use crate::host::{Host, Source};
 use crate::unpack::extract::{Extractor, UnpackOptions};
 use crate::unpack::member::{Kind, Member};
 use crate::unpack::pax::Records;
 use crate::unpack::sparse::Map;
-use crate::unpack::stream::Stream;
+use crate::unpack::stream::{DRAIN_BYTES, Stream};
 use crate::unpack::tar_header::{BLOCK_BYTES, Field, Header, more_sparse};
 use crate::vfs::{Node, Vfs};
 use crate::{Error, Progress, Result};
@@ -20,9 +18,6 @@ use crate::{Error, Progress, Result};
 /// The longest name of a member in GNU's format, and the most bytes of records in front of one.
 const NAME_BYTES: usize = 64 * 1024;
 const RECORDS_BYTES: usize = 16 << 20;
-
-/// How much is read behind the archive's end.
-const DRAIN_BYTES: usize = 1 << 20;
 
 /// Unpacks an archive into the directory `start`.
 ///
@@ -36,25 +31,9 @@ pub(crate) fn tar_in(
     start: Node,
     options: UnpackOptions,
 ) -> Result<()> {
-    let (path, total) = (source.path().to_owned(), source.size_bytes());
-    let failed = |e: std::io::Error| match e.downcast::<Error>() {
-        Ok(error) => error,
-        Err(source) => Error::Host { path: path.clone(), doing: "cannot read", source },
-    };
-    let mut buffered = BufReader::with_capacity(STEP_BYTES, source);
-    let found = Decompression::detect(std::io::BufRead::fill_buf(&mut buffered).map_err(failed)?);
-    let reader: Box<dyn std::io::Read> = match compression {
-        Some(kind) => kind.decoder(buffered).map_err(failed)?,
-        None => decompress::plain(buffered).map_err(failed)?,
-    };
-    // Of a compressed archive, nobody knows how large it is.
-    let total = total.filter(|_| compression.or(found).is_none()).unwrap_or(0);
-    let mut archive = Archive {
-        stream: Stream::new(reader, path.clone()),
-        content: None,
-        members: 0,
-        global: Records::default(),
-    };
+    let (stream, total) = Stream::open(source, compression)?;
+    let total = total.unwrap_or(0);
+    let mut archive = Archive { stream, content: None, members: 0, global: Records::default() };
     let mut extractor = Extractor::new(vfs, warnings, start, options)?;
     let mut buf = vec![0; STEP_BYTES];
     let mut reported = 0;

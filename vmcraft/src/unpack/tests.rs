@@ -34,34 +34,34 @@ setfacl -m u:1000:rw,g:7:r big; setfacl -m d:g:8:rx,d:u:1:rwx empty; setcap cap_
 touch -d '2001-02-03 04:05:06.25' null disk big zero empty block
 "#;
 
-struct Sample {
-    dir: tempfile::TempDir,
+pub(super) struct Sample {
+    pub(super) dir: tempfile::TempDir,
 }
 
 impl Sample {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let sample = Self { dir: testkit::tempdir() };
         fs::create_dir(sample.tree()).unwrap();
         sample.shell(&format!("cd tree\n{TREE}\n{}", if testkit::have_root() { ROOT_TREE } else { "" }));
         sample
     }
 
-    fn tree(&self) -> PathBuf {
+    pub(super) fn tree(&self) -> PathBuf {
         self.dir.path().join("tree")
     }
 
-    fn shell(&self, script: &str) {
+    pub(super) fn shell(&self, script: &str) {
         let script = format!("set -e\ncd {}\n{script}", self.dir.path().display());
         testkit::run_ok("bash", ["-c", &script]);
     }
 
-    fn file(&self, name: &str) -> FileIn {
+    pub(super) fn file(&self, name: &str) -> FileIn {
         FileIn::Path(self.dir.path().join(name))
     }
 }
 
 /// A line for each file of the host: what archives keep of it.
-fn host_tree(root: &Path, with_nanoseconds: bool) -> Vec<String> {
+pub(super) fn host_tree(root: &Path, with_nanoseconds: bool) -> Vec<String> {
     let mut lines = Vec::new();
     let mut pending = vec![root.to_owned()];
     while let Some(path) = pending.pop() {
@@ -94,7 +94,7 @@ fn host_tree(root: &Path, with_nanoseconds: bool) -> Vec<String> {
 }
 
 /// The same of the guest.
-fn guest_tree(guest: &Guest, root: &str, with_nanoseconds: bool) -> Vec<String> {
+pub(super) fn guest_tree(guest: &Guest, root: &str, with_nanoseconds: bool) -> Vec<String> {
     let start = guest.vfs.resolve(root.into(), LastLink::Keep).unwrap();
     let mut walk = Walk::new(&guest.vfs, start);
     let mut lines = Vec::new();
@@ -133,7 +133,7 @@ fn tar_in(guest: &mut Guest, file: &FileIn, directory: &str) -> Result<()> {
     guest.tar_in(file, GuestPath::new(directory), None, yes, yes, yes)
 }
 
-fn assert_same(ours: &[String], theirs: &[String], what: &str) {
+pub(super) fn assert_same(ours: &[String], theirs: &[String], what: &str) {
     for (ours, theirs) in ours.iter().zip(theirs) {
         assert_eq!(ours, theirs, "{what}");
     }
@@ -250,7 +250,7 @@ t.close()
     sample.file("evil.tar")
 }
 
-fn empty_sample() -> Sample {
+pub(super) fn empty_sample() -> Sample {
     Sample { dir: testkit::tempdir() }
 }
 
