@@ -1,9 +1,9 @@
-//! File capabilities: from the attribute `security.capability` to text.
+//! File capabilities: from the attribute `security.capability` to text, and back.
 //!
 //! The value is little-endian: a word with the revision in its highest byte and the effective flag in
 //! its lowest bit, then one or two pairs of words with the permitted and inheritable sets, then in
 //! revision 3 the user that owns the namespace (Linux `include/uapi/linux/capability.h`). The text is
-//! what `cap_to_text` of libcap gives.
+//! what `cap_to_text` of libcap gives, and what `cap_from_text` takes.
 
 /// The names by number.
 const NAMES: [&str; 41] = [
@@ -111,6 +111,87 @@ pub(crate) fn text(value: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// The attribute's value for capabilities as text, such as `cap_net_raw+ep`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub(crate) fn encode(text: &str) -> Result<Vec<u8>, String> {
+    let mut states = [0; 64];
+    if text.trim().is_empty() {
+        return Err("it is empty; no capabilities are =".into());
+    }
+    for clause in text.split_ascii_whitespace() {
+        apply(clause, &mut states).map_err(|e| format!("{clause}: {e}"))?;
+    }
+    let set = |flag| {
+        let bits = states.iter().enumerate().filter(|(_, state)| **state & flag != 0);
+        bits.fold(0u64, |set, (number, _)| set | 1 << number)
+    };
+    let (effective, permitted, inheritable) = (set(EFFECTIVE), set(PERMITTED), set(INHERITABLE));
+    // The attribute has one bit for all of them.
+    if effective != 0 && (permitted | inheritable) & !effective != 0 {
+        return Err("in a file, either all capabilities are effective or none".into());
+    }
+    let magic = REVISION | u32::from(effective != 0);
+    let mut value = magic.to_le_bytes().to_vec();
+    let (permitted, inheritable) = (permitted.to_le_bytes(), inheritable.to_le_bytes());
+    for half in [0..4, 4..8] {
+        value.extend_from_slice(&permitted[half.clone()]);
+        value.extend_from_slice(&inheritable[half]);
+    }
+    Ok(value)
+}
+
+/// The revision that has 64 capabilities and no namespace.
+const REVISION: u32 = 2 << 24;
+
+/// Does what a clause says, such as `cap_chown,cap_kill=i+p`.
+fn apply(clause: &str, states: &mut [usize; 64]) -> Result<(), String> {
+    let is_operator = |byte: char| matches!(byte, '=' | '+' | '-');
+    let start = clause.find(is_operator).ok_or("= or + or - is missing")?;
+    let (names, mut actions) = clause.split_at(start);
+    let numbers: Vec<usize> =
+        if names.eq_ignore_ascii_case("all") || (names.is_empty() && actions.starts_with('=')) {
+            (0..NAMES.len()).collect()
+        } else {
+            names.split(',').map(number).collect::<Result<_, _>>()?
+        };
+    while let Some(operator) = actions.chars().next() {
+        let rest = &actions[1..];
+        let (letters, next) = rest.split_at(rest.find(is_operator).unwrap_or(rest.len()));
+        let mut wanted = 0;
+        for letter in letters.chars() {
+            wanted |= match letter {
+                'e' => EFFECTIVE,
+                'i' => INHERITABLE,
+                'p' => PERMITTED,
+                other => return Err(format!("{other:?} is not e, i or p")),
+            };
+        }
+        if wanted == 0 && operator != '=' {
+            return Err(format!("nothing is behind {operator}"));
+        }
+        for number in &numbers {
+            let state = &mut states[*number];
+            *state = match operator {
+                '=' => wanted,
+                '+' => *state | wanted,
+                _ => *state & !wanted,
+            };
+        }
+        actions = next;
+    }
+    Ok(())
+}
+
+/// The number of a capability, by its name or its digits.
+fn number(name: &str) -> Result<usize, String> {
+    let named = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name));
+    named
+        .or_else(|| name.parse().ok().filter(|number| *number < 64))
+        .ok_or_else(|| format!("there is no capability {name:?}"))
+}
+
 fn flags(state: usize) -> String {
     let letters = [(EFFECTIVE, 'e'), (INHERITABLE, 'i'), (PERMITTED, 'p')];
     letters.iter().filter(|(flag, _)| state & flag != 0).map(|(_, letter)| *letter).collect()
@@ -159,6 +240,49 @@ mod tests {
         // As many with as without it: those with fewer flags are the base.
         let half = text(&value(0x0200_0001, 0xf_ffff, 0)).unwrap();
         assert!(half.starts_with("cap_chown,") && half.ends_with(",cap_sys_ptrace=ep"), "{half}");
+    }
+
+    #[test] // Oracle: setcap.
+    fn text_becomes_what_setcap_stores() {
+        if !testkit::have_root() {
+            return testkit::skip("setcap needs root");
+        }
+        let dir = testkit::tempdir();
+        let file = dir.path().join("f");
+        std::fs::write(&file, "").unwrap();
+        let name = file.to_str().unwrap();
+        for text in [
+            "cap_net_raw+ep",
+            "cap_net_raw=ep",
+            "CAP_NET_RAW,cap_chown=eip",
+            "=p",
+            "all=eip cap_chown-eip",
+            "=eip cap_kill,cap_bpf-p",
+            "cap_kill=i cap_chown+p",
+            "cap_kill=i+p-i",
+            "cap_checkpoint_restore=p",
+            "39+ep",
+            "=",
+            "=eip cap_kill-e",
+            "cap_net_raw+ep cap_chown+p",
+            "cap_nothing+ep",
+            "cap_chown",
+            "cap_chown+x",
+            "cap_chown,+p",
+        ] {
+            let stored = testkit::run("setcap", [text, name]).status.success().then(|| {
+                let shown = testkit::run_ok(
+                    "getfattr",
+                    ["--absolute-names", "-n", "security.capability", "-e", "hex", name],
+                );
+                let hex = shown.lines().find_map(|line| line.split_once("=0x")).unwrap().1.to_owned();
+                hex
+            });
+            let ours =
+                encode(text).ok().map(|value| value.iter().map(|byte| format!("{byte:02x}")).collect());
+            assert_eq!(ours, stored, "{text}");
+        }
+        assert!(encode("").is_err());
     }
 
     #[test]

@@ -28,11 +28,9 @@ const GROUPS: &[Group] = &[
     },
     Group {
         names: "alloc allocate display hexedit sparse write-file \
-            cap-set-file \
             rsync* \
             mkfs-btrfs mke2journal* mkswap* mksquashfs mklost-and-found tune2fs \
-            zerofree set-e2attrs \
-            set-e2generation wipefs \
+            zerofree wipefs \
             grub-install extlinux syslinux setfiles pvcreate pvremove pvresize* pvchange* \
             vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \
             luks-format* luks-add-key luks-kill-slot xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
@@ -63,6 +61,11 @@ const GROUPS: &[Group] = &[
     Group {
         names: "event list-events delete-event",
         reason: "is not supported: use -x to see the calls, and --progress-bars to see how far they are",
+    },
+    Group {
+        names: "getcon setcon",
+        reason: "is about SELinux in libguestfs's appliance, and vmcraft has none: the labels of files are the extended \
+            attribute security.selinux, which selinux-relabel sets",
     },
     Group {
         names: "debug* modprobe dmesg utsname mount-9p list-9p \

@@ -8,7 +8,7 @@ use crate::acl::{self, Acl};
 use crate::change::{Attributes, change_owner, change_permissions, copy_attributes};
 use crate::owners::Owners;
 use crate::vfs::Node;
-use crate::{Error, Guest, GuestPath, Result};
+use crate::{Error, Guest, GuestPath, Result, capabilities};
 
 /// What stands for the time now, and for a time that stays, in the place of nanoseconds.
 const NOW: i64 = -1;
@@ -167,6 +167,23 @@ impl Guest {
             Err(vmcraft_fs::Error::NoAttribute) => Ok(()),
             result => result.map_err(|source| node.error(source)),
         }
+    }
+
+    /// Set the capabilities of a program file
+    ///
+    /// `cap` is text as cap_from_text(3) takes it, such as `cap_net_raw+ep`; `=` stands for none. A
+    /// symbolic link is followed.
+    ///
+    /// ```guestfish
+    /// cap-set-file /usr/bin/ping cap_net_raw+ep
+    /// ```
+    pub fn cap_set_file(&mut self, path: &GuestPath, cap: &str) -> Result<()> {
+        let value = capabilities::encode(cap)
+            .map_err(|e| Error::Usage(format!("{cap:?}: not the text of capabilities: {e}")))?;
+        let node = self.resolve(path)?;
+        node.writer()?
+            .set_xattr(node.inode, "security.capability".into(), &value, XattrMode::Any)
+            .map_err(|source| node.error(source))
     }
 
     /// Copy the attributes of a file to another

@@ -9,6 +9,7 @@ mod devices;
 pub(crate) mod directories;
 mod disk_create;
 mod drives;
+mod file_flags;
 mod files;
 mod filesystems;
 pub(crate) mod handle;
@@ -57,6 +58,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     making::CALLS,
     removing::CALLS,
     attributes::CALLS,
+    file_flags::CALLS,
     kinds::CALLS,
     text::CALLS,
     checksums::CALLS,

@@ -6,6 +6,7 @@ mod changing;
 mod devices;
 mod drives;
 mod examples;
+mod file_flags;
 mod looking;
 mod making;
 mod mounting;
