@@ -14,4 +14,5 @@ mod resize;
 mod shell;
 mod support;
 mod tools;
+mod tools_in;
 mod transaction;
