@@ -104,6 +104,15 @@ fn errors(output: &Output) -> String {
 
 const CHANGE: &str = "upload data /a/file\nupload data /b/file\n";
 
+#[test] // What a second handle changes would not be in the file.
+fn reopen_is_refused_while_an_undo_file_is_kept() {
+    let disks = Disks::new();
+    let done = disks.script(&["--undo", "before.undo"], "write /a/x 1\nreopen\n");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && said.contains("reopen: not with --undo"), "{said}");
+    assert_eq!(disks.sizes("x"), [None, None]);
+}
+
 #[test]
 fn a_session_that_goes_well_changes_all_disks() {
     let disks = Disks::new();

@@ -121,9 +121,11 @@ impl Bound {
 }
 
 impl Call {
-    /// The call with this name or alias.
+    /// The call with this name or alias, in any case: scripts of guestfish have both `resize2fs-M` and
+    /// `resize2fs-m`.
     pub fn find(name: &str) -> Option<&'static Call> {
-        table().find(|call| call.name == name || call.aliases.contains(&name))
+        let fits = |known: &&'static str| known.eq_ignore_ascii_case(name);
+        table().find(|call| fits(&call.name) || call.aliases.iter().any(fits))
     }
 
     /// How it is called, such as `mount-options options mountable mountpoint`, with optional
@@ -463,7 +465,8 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for call in table() {
             for name in std::iter::once(&call.name).chain(call.aliases) {
-                assert!(names.insert(*name), "{name} stands twice in the table");
+                assert!(names.insert(name.to_ascii_lowercase()), "{name} stands twice in the table");
+                assert!(Call::find(&name.to_ascii_uppercase()).is_some_and(|found| found.name == call.name));
             }
             let first_optional =
                 call.arguments.iter().position(|a| a.optional).unwrap_or(call.arguments.len());

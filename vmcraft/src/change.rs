@@ -149,7 +149,13 @@ impl Guest {
         }
         self.inspection = None;
         for (device, filesystem) in self.opened_filesystems() {
-            let Ok(writer) = filesystem.writer() else { continue };
+            let Ok(writer) = filesystem.writer() else {
+                // Under a mounted one nothing has changed: its device is not written as a whole.
+                if !self.vfs.mounts().iter().any(|mount| Arc::ptr_eq(&mount.filesystem, &filesystem)) {
+                    self.forget_filesystems(|open| open == device);
+                }
+                continue;
+            };
             if let Err(e) = writer.reload() {
                 let gone = |mount: &Mount| Arc::ptr_eq(&mount.filesystem, &filesystem);
                 while self.vfs.unmount(&device, true, gone).is_ok() {}

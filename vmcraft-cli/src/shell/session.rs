@@ -98,6 +98,10 @@ impl Session {
 
     /// Replaces the handle by a fresh one, which may open what the old one might.
     pub(crate) fn reopen(&mut self) -> Result<()> {
+        if self.options.guest.undo.is_some() {
+            // Nothing would be kept of what the fresh handle changes.
+            return Err(message("reopen: not with --undo, whose file is of one session; end this one first"));
+        }
         self.guest.shutdown().map_err(|e| Error::call("shutdown", e))?;
         self.guest = Guest::new();
         self.guest.allow_backing(self.options.guest.allow_backing.clone());
