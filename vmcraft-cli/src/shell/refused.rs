@@ -30,7 +30,7 @@ const GROUPS: &[Group] = &[
         names: "alloc allocate display hexedit sparse write-file \
             rsync* \
             mkfs-btrfs mke2journal* mkswap* mksquashfs mklost-and-found tune2fs \
-            zerofree wipefs \
+            zerofree \
             grub-install extlinux syslinux setfiles pvcreate pvremove pvresize* pvchange* \
             vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \
             luks-format* luks-add-key luks-kill-slot xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn scripts_are_told_why() {
         assert!(reason("sh").unwrap().contains("program of the guest"));
-        assert!(reason("wipefs").unwrap().contains("not in this version"));
+        assert!(reason("pvcreate").unwrap().contains("not in this version"));
         assert!(reason("aug-get").is_some());
         assert_eq!(reason("unmount"), None);
     }

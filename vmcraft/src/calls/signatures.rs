@@ -163,6 +163,25 @@ impl Guest {
         Ok(filled.map(|(key, value)| (key.into(), escape(value.as_bstr()))).collect())
     }
 
+    /// Erase what a device's content is recognised by
+    ///
+    /// The magic bytes of file systems, containers and partition tables on `device` are overwritten
+    /// with zeros, so that nothing is recognised there; all else stays. The device and what is on it
+    /// must not be mounted.
+    ///
+    /// ```guestfish
+    /// wipefs /dev/sda1
+    /// ```
+    pub fn wipefs(&mut self, device: &DeviceName) -> Result<()> {
+        self.atomically(|guest| {
+            let (name, device) = guest.open_device_for_writing(device)?;
+            let erased =
+                signature::erase(&device).map_err(|source| Error::Volume { device: name.clone(), source });
+            guest.device_changed(&name);
+            erased.map(drop)
+        })
+    }
+
     /// Find the device with this label on its file system
     ///
     /// ```guestfish

@@ -76,3 +76,27 @@ fn swap_space_is_made() {
         assert!(seen.lines().any(|l| l == line), "{line} in {seen}");
     }
 }
+
+#[test] // Oracle: blkid sees nothing of what was there, nor do we.
+fn signatures_are_erased() {
+    let dir = testkit::tempdir();
+    let image = blank(dir.path(), 64);
+    run_ok("sgdisk", ["-n".as_ref(), "1:2048:+32M".as_ref(), image.as_os_str()]);
+    let mut guest = writable(&image);
+    guest.mkfs("ext4", "/dev/sda1".into(), None, None, None, None, None).unwrap();
+    guest.mount("/dev/sda1".into(), "/".into()).unwrap();
+    for device in ["/dev/sda", "/dev/sda1"] {
+        let busy = guest.wipefs(device.into()).unwrap_err();
+        assert!(busy.to_string().contains("is mounted"), "{busy}");
+    }
+    guest.umount_all().unwrap();
+    guest.wipefs("/dev/sda1".into()).unwrap();
+    assert_eq!(guest.vfs_type("/dev/sda1".into()).unwrap(), "");
+    guest.mkfs("ext2", "/dev/sda1".into(), None, None, None, None, None).unwrap();
+    guest.wipefs("/dev/sda".into()).unwrap();
+    assert_eq!(guest.list_partitions().unwrap(), Vec::<String>::new());
+    guest.commit().unwrap();
+    drop(guest);
+    assert_eq!(run_ok("wipefs", ["-n".as_ref(), image.as_os_str()]), "");
+    assert_eq!(run("blkid", ["-p".as_ref(), image.as_os_str()]).status.code(), Some(2));
+}

@@ -13,7 +13,7 @@ use super::{Partition, PartitionRole, PartitionTable, TableKind};
 use crate::{Error, Result};
 
 /// What a header begins with.
-pub(super) const SIGNATURE: &[u8; 8] = b"EFI PART";
+pub(crate) const SIGNATURE: &[u8; 8] = b"EFI PART";
 
 /// The largest array of entries that is read: 64 times what the spec has as the least.
 const MAX_ENTRIES_BYTES: u64 = 1 << 20;

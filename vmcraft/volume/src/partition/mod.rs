@@ -6,6 +6,7 @@ mod mbr;
 
 use vmcraft_block::BlockDevice;
 
+pub(crate) use self::gpt::SIGNATURE as GPT_SIGNATURE;
 use crate::{Error, Result};
 
 pub use edit::{LINUX_FILE_SYSTEM, NewPartition, TableEditor};

@@ -6,15 +6,18 @@ use crate::Result;
 
 pub(super) const MINIX: Format = Format::new("minix", Usage::FileSystem, minix);
 
+/// Where a magic stands in the superblock, and of which version it is.
+const MAGICS: [(usize, u16, u8); 5] =
+    [(16, 0x137f, 1), (16, 0x138f, 1), (16, 0x2468, 2), (16, 0x2478, 2), (24, 0x4d5a, 3)];
+
 fn minix(reader: &Reader<'_>) -> Result<Option<Found>> {
     let Some(superblock) = reader.block(1024, 64)? else { return Ok(None) };
-    let version_of = |magic: u16, magic3: u16| match magic {
-        0x137f | 0x138f => Some(1_u8),
-        0x2468 | 0x2478 => Some(2),
-        _ => (magic3 == 0x4d5a).then_some(3),
+    let version_in = |bytes: fn(u16) -> [u8; 2]| {
+        let found = MAGICS.iter().find(|(at, magic, _)| superblock.has(*at, &bytes(*magic)));
+        found.map(|(_, _, version)| *version)
     };
-    let little = version_of(superblock.le16(16), superblock.le16(24));
-    let Some(version) = little.or_else(|| version_of(superblock.be16(16), superblock.be16(24))) else {
+    let little = version_in(u16::to_le_bytes);
+    let Some(version) = little.or_else(|| version_in(u16::to_be_bytes)) else {
         return Ok(None);
     };
     let (u16_at, u32_at) = (

@@ -7,6 +7,7 @@ mod apple;
 mod btrfs;
 mod cluster;
 mod encrypted;
+mod erase;
 mod exfat;
 mod ext;
 mod f2fs;
@@ -27,6 +28,8 @@ mod zfs;
 
 use bstr::BString;
 use vmcraft_block::BlockDevice;
+
+pub use erase::erase;
 
 use crate::Result;
 use reader::Reader;

@@ -44,8 +44,8 @@ fn linux(reader: &Reader<'_>) -> Result<Option<Found>> {
 
 /// Version 0.90 is in the byte order of the machine that wrote it.
 fn md_0_90(reader: &Reader<'_>, superblock: &Block<'_>, offset: u64) -> Result<Option<Found>> {
-    let is_big = superblock.be32(0) == MD_MAGIC;
-    if !is_big && superblock.le32(0) != MD_MAGIC {
+    let is_big = superblock.has(0, &MD_MAGIC.to_be_bytes());
+    if !is_big && !superblock.has(0, &MD_MAGIC.to_le_bytes()) {
         return Ok(None);
     }
     let field = |index: usize| if is_big { superblock.be32(index * 4) } else { superblock.le32(index * 4) };
@@ -76,7 +76,7 @@ fn ddf(reader: &Reader<'_>) -> Result<Option<Found>> {
     let sectors = reader.size() / 512;
     for sector in [sectors - 1, sectors - 257] {
         let Some(header) = reader.block(sector * 512, 512)? else { continue };
-        if header.be32(0) == 0xde11_de11 {
+        if header.has(0, &[0xde, 0x11, 0xde, 0x11]) {
             return Ok(Some(Found {
                 uuid: header.text(8, 24).to_str_lossy().into_owned(),
                 version: header.text(32, 8).to_str_lossy().into_owned(),

@@ -1,6 +1,7 @@
 //! Reading for the probes: most of what they look at is in the device's first bytes, read once.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::io;
 
 use bstr::{BString, ByteSlice};
@@ -12,10 +13,14 @@ use crate::partition::PartitionTable;
 /// How much of the device's start is read at once: up to the end of a Btrfs superblock.
 const HEAD_BYTES: u64 = 68 << 10;
 
+/// Where magics were found: offsets on the device and lengths, in bytes.
+type Magics = RefCell<Vec<(u64, usize)>>;
+
 /// A device as the probes read it.
 pub(super) struct Reader<'a> {
     device: &'a dyn BlockDevice,
     head: Vec<u8>,
+    magics: Magics,
 }
 
 impl<'a> Reader<'a> {
@@ -23,7 +28,12 @@ impl<'a> Reader<'a> {
         let len = usize::try_from(device.size().min(HEAD_BYTES)).map_err(io::Error::other)?;
         let mut head = vec![0; len];
         device.read_at(0, &mut head)?;
-        Ok(Self { device, head })
+        Ok(Self { device, head, magics: RefCell::default() })
+    }
+
+    /// Where magics were found since this was asked last: offsets and lengths in bytes.
+    pub(super) fn take_magics(&self) -> Vec<(u64, usize)> {
+        self.magics.take()
     }
 
     /// The device's size in bytes.
@@ -44,11 +54,15 @@ impl<'a> Reader<'a> {
         };
         if end <= self.head.len() as u64 {
             let start = usize::try_from(offset).map_err(io::Error::other)?;
-            return Ok(Some(Block(Cow::Borrowed(&self.head[start..start + len]))));
+            return Ok(Some(self.placed(offset, Cow::Borrowed(&self.head[start..start + len]))));
         }
         let mut bytes = vec![0; len];
         self.device.read_at(offset, &mut bytes)?;
-        Ok(Some(Block(Cow::Owned(bytes))))
+        Ok(Some(self.placed(offset, Cow::Owned(bytes))))
+    }
+
+    fn placed<'b>(&'b self, offset: u64, bytes: Cow<'b, [u8]>) -> Block<'b> {
+        Block { bytes, place: Some((offset, &self.magics)) }
     }
 
     /// Whether these bytes stand at `offset`.
@@ -69,15 +83,19 @@ impl<'a> Reader<'a> {
 }
 
 /// Bytes of the device. What lies beyond their end reads as 0, and as an empty slice.
-pub(super) struct Block<'a>(Cow<'a, [u8]>);
+pub(super) struct Block<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// Where they are, and where magics found in them are noted.
+    place: Option<(u64, &'a Magics)>,
+}
 
 impl Block<'_> {
     fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.0.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
+        self.bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
     }
 
     pub(super) fn u8(&self, at: usize) -> u8 {
-        self.0.get(at).copied().unwrap_or(0)
+        self.bytes.get(at).copied().unwrap_or(0)
     }
     pub(super) fn le16(&self, at: usize) -> u16 {
         u16::from_le_bytes(self.array(at))
@@ -100,17 +118,21 @@ impl Block<'_> {
 
     /// All bytes.
     pub(super) fn all(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// `len` bytes from `at`, or none.
     pub(super) fn bytes(&self, at: usize, len: usize) -> &[u8] {
-        at.checked_add(len).and_then(|end| self.0.get(at..end)).unwrap_or_default()
+        at.checked_add(len).and_then(|end| self.bytes.get(at..end)).unwrap_or_default()
     }
 
     /// Whether these bytes stand at `at`.
     pub(super) fn has(&self, at: usize, magic: &[u8]) -> bool {
-        self.0.get(at..).is_some_and(|rest| rest.starts_with(magic))
+        let found = self.bytes.get(at..).is_some_and(|rest| rest.starts_with(magic));
+        if let (true, Some((start, magics))) = (found, self.place) {
+            magics.borrow_mut().push((start + at as u64, magic.len()));
+        }
+        found
     }
 
     /// A UUID of 16 bytes in big-endian order; empty if it is all zeros.
@@ -178,7 +200,7 @@ mod tests {
 
     #[test] // What a probe reads beyond its block must not stop it.
     fn blocks_read_as_zero_beyond_their_end() {
-        let block = Block(Cow::Borrowed(&[1, 2, 3]));
+        let block = Block { bytes: Cow::Borrowed(&[1, 2, 3]), place: None };
         assert_eq!((block.le16(0), block.le16(2), block.be32(usize::MAX)), (0x0201, 0, 0));
         assert_eq!(block.bytes(2, usize::MAX), b"");
         assert!(!block.has(3, b"x"));

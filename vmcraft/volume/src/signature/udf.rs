@@ -38,10 +38,12 @@ fn is_recognised(reader: &Reader<'_>, block_bytes: u64) -> Result<bool> {
     let step = block_bytes.max(2048);
     for index in 0..MAX_DESCRIPTORS {
         let Some(descriptor) = reader.block((32 << 10) + index * step, 7)? else { return Ok(false) };
-        match descriptor.bytes(1, 5) {
-            b"NSR02" | b"NSR03" => return Ok(true),
-            b"BEA01" | b"BOOT2" | b"CD001" | b"CDW02" | b"TEA01" => {}
-            _ => return Ok(false),
+        let is_one_of = |names: &[&[u8; 5]]| names.iter().any(|name| descriptor.has(1, *name));
+        if is_one_of(&[b"NSR02", b"NSR03"]) {
+            return Ok(true);
+        }
+        if !is_one_of(&[b"BEA01", b"BOOT2", b"CD001", b"CDW02", b"TEA01"]) {
+            return Ok(false);
         }
     }
     Ok(false)

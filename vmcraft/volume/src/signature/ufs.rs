@@ -14,8 +14,8 @@ const MAGICS: [u32; 6] = [UFS2_MAGIC, 0x0001_1954, 0x0019_5612, 0x0009_5014, 0x0
 fn ufs(reader: &Reader<'_>) -> Result<Option<Found>> {
     for offset in [0, 8 << 10, 64 << 10, 256 << 10] {
         let Some(superblock) = reader.block(offset, 1376)? else { break };
-        let is_big = MAGICS.contains(&superblock.be32(0x55c));
-        if !is_big && !MAGICS.contains(&superblock.le32(0x55c)) {
+        let is_big = MAGICS.iter().any(|magic| superblock.has(0x55c, &magic.to_be_bytes()));
+        if !is_big && !MAGICS.iter().any(|magic| superblock.has(0x55c, &magic.to_le_bytes())) {
             continue;
         }
         let field = |at| if is_big { superblock.be32(at) } else { superblock.le32(at) };

@@ -1,6 +1,6 @@
 //! Signatures against `blkid`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -252,4 +252,53 @@ fn md_superblock_in_the_last_partition_is_not_the_disks() {
     std::fs::write(&image, &bytes).expect("space for the image");
     assert_eq!(theirs(&image).get("TYPE"), None);
     assert_eq!(ours(&image).get("TYPE"), None);
+}
+
+/// Erases the signatures of a copy with wipefs and of the image with our own, and compares them.
+fn compare_erased(image: &Path, what: &str) {
+    let theirs = image.with_extension("theirs");
+    run_ok("cp", ["--sparse=always".as_ref(), image.as_os_str(), theirs.as_os_str()]);
+    let before = image.with_extension("before");
+    run_ok("cp", ["--sparse=always".as_ref(), image.as_os_str(), before.as_os_str()]);
+    run_ok("wipefs", ["-q".as_ref(), "-a".as_ref(), "-f".as_ref(), theirs.as_os_str()]);
+    let file = File::options().read(true).write(true).open(image).expect("the image is there");
+    let device = RawFile::new(file, false).expect("it can be written");
+    let kinds = signature::erase(&device).unwrap_or_else(|e| panic!("{what}: {e}"));
+    assert!(!kinds.is_empty(), "{what}");
+    assert_eq!(signature::erase(&device).expect("it can be read"), Vec::<&str>::new(), "{what}");
+    drop(device);
+    assert_eq!(run_ok("wipefs", ["-n".as_ref(), image.as_os_str()]), "", "{what}");
+    assert_eq!(probe(image), None, "{what}");
+    // Which bytes changed: nothing that wipefs leaves. It erases more magics where there are several.
+    let differing = |other: &Path| {
+        let compared = run("cmp", ["-l".as_ref(), before.as_os_str(), other.as_os_str()]);
+        let lines = String::from_utf8(compared.stdout).expect("numbers");
+        lines.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let (ours, theirs) = (differing(image), differing(&theirs));
+    assert!(
+        !ours.is_empty() && ours.is_subset(&theirs),
+        "{what}: {kinds:?}: {ours:?}, but wipefs {theirs:?}"
+    );
+}
+
+#[test] // Oracle: wipefs, on what is made by every tool that we have.
+fn signatures_are_erased_as_wipefs_does() {
+    let dir = tempdir();
+    let image = dir.path().join("volume");
+    for recipe in RECIPES {
+        File::create(&image)
+            .and_then(|file| file.set_len(recipe.mib << 20))
+            .expect("space for a sparse file");
+        let arguments = recipe.arguments.iter().map(|argument| (*argument).into());
+        run_ok(recipe.program, arguments.chain([image.clone().into_os_string()]));
+        compare_erased(&image, &format!("{} {:?}", recipe.program, recipe.arguments));
+    }
+    for label in ["gpt", "dos"] {
+        File::create(&image).and_then(|file| file.set_len(8 << 20)).expect("space for a sparse file");
+        let script = format!("label: {label}\n,4M\n");
+        let name = image.to_str().expect("plain");
+        run_ok("bash", ["-c", &format!("printf '{script}' | sfdisk -q {name}")]);
+        compare_erased(&image, label);
+    }
 }
