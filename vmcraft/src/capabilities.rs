@@ -275,8 +275,7 @@ mod tests {
                     "getfattr",
                     ["--absolute-names", "-n", "security.capability", "-e", "hex", name],
                 );
-                let hex = shown.lines().find_map(|line| line.split_once("=0x")).unwrap().1.to_owned();
-                hex
+                shown.lines().find_map(|line| line.split_once("=0x")).unwrap().1.to_owned()
             });
             let ours =
                 encode(text).ok().map(|value| value.iter().map(|byte| format!("{byte:02x}")).collect());
