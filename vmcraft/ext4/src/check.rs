@@ -205,6 +205,10 @@ impl<'a> Check<'a> {
                 self.claims.claim(block);
             }
         }
+        let mmp = self.raw.mmp_block.get();
+        if sb.incompat.contains(Incompat::MMP) && sb.holds(mmp, 1) {
+            self.claims.claim(mmp);
+        }
         for number in 0..sb.groups {
             let group = self.findings.take(self.volume.read_group(number))?;
             if let Some(group) = group {

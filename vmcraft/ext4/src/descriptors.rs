@@ -53,13 +53,18 @@ impl DescriptorTable {
         Ok(table)
     }
 
-    /// The same for a volume with more groups, which are zeros.
-    pub(crate) fn enlarged(self, sb: &Superblock) -> Self {
-        let mut larger = Self::empty(sb);
-        for (to, from) in larger.bytes.iter_mut().zip(self.bytes) {
-            *to = from;
+    /// The same for a volume with more groups, which are zeros, or with fewer.
+    pub(crate) fn resized(self, sb: &Superblock) -> Self {
+        let mut other = Self::empty(sb);
+        for group in 0..sb.groups.min(self.sb.groups) {
+            let (to, from) = (other.slot(group), self.slot(group));
+            for (to, from) in
+                other.bytes.get_mut(to).into_iter().flatten().zip(self.bytes.get(from).into_iter().flatten())
+            {
+                *to = *from;
+            }
         }
-        larger
+        other
     }
 
     /// The same for a volume whose checksums begin otherwise.

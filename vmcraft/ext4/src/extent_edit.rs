@@ -12,6 +12,7 @@ use crate::extent::{
     ENTRY, Entry, MAGIC, MAX_DEPTH, MAX_WRITTEN, Place, RawExtent, RawHeader, RawIndex, WHOLE_FILE,
 };
 use crate::inode::{I_BLOCK_SIZE, Inode};
+use crate::superblock::Superblock;
 use crate::volume::Volume;
 use crate::{content, extent};
 
@@ -205,8 +206,52 @@ impl Path {
 
 /// Entries that a node of its own block has room for. Behind them is room for a checksum: 12 does not
 /// divide any block size.
-fn room(volume: &Volume) -> usize {
-    volume.sb.block_size as usize / ENTRY - 1
+fn room(sb: &Superblock) -> usize {
+    sb.block_size as usize / ENTRY - 1
+}
+
+/// How many blocks [`build`] needs for a tree of so many extents.
+pub(crate) fn nodes_for(mut entries: usize, sb: &Superblock) -> usize {
+    let mut nodes = 0;
+    while entries > ROOT_ROOM {
+        entries = entries.div_ceil(room(sb));
+        nodes += entries;
+    }
+    nodes
+}
+
+/// Nodes in blocks of their own, each with its block.
+pub(crate) type Nodes = Vec<(u64, Vec<u8>)>;
+
+/// Makes a tree of extents that are in order: the root for `i_block`, and the other nodes, each with the one
+/// of `blocks` where it is to be. `None` if these are too few.
+pub(crate) fn build(
+    extents: &[Entry],
+    blocks: &[u64],
+    seed: u32,
+    sb: &Superblock,
+) -> Option<([u8; I_BLOCK_SIZE], Nodes)> {
+    let mut free = blocks.iter();
+    let mut nodes = Vec::new();
+    let mut entries = extents.to_vec();
+    let mut depth = 0;
+    while entries.len() > ROOT_ROOM {
+        let mut above = Vec::new();
+        for part in entries.chunks(room(sb)) {
+            let mut bytes = vec![0; sb.block_size as usize];
+            encode(&mut bytes, depth, part, room(sb));
+            extent::seal(&mut bytes, seed, sb);
+            let physical = *free.next()?;
+            nodes.push((physical, bytes));
+            let block = part.first().map_or(0, |e| e.block);
+            above.push(Entry { block, len: 0, physical, unwritten: false });
+        }
+        entries = above;
+        depth += 1;
+    }
+    let mut root = [0; I_BLOCK_SIZE];
+    encode(&mut root, depth, &entries, ROOT_ROOM);
+    Some((root, nodes))
 }
 
 /// Writes a node, split as needed, the first part at `block`; frees `block` if there are no entries.
@@ -214,7 +259,7 @@ fn room(volume: &Volume) -> usize {
 fn store_parts(volume: &Volume, inode: &mut Inode, level: &Level, block: Option<u64>) -> Result<Vec<Entry>> {
     let mut children = Vec::new();
     let mut free = block;
-    for part in level.parts(room(volume)) {
+    for part in level.parts(room(&volume.sb)) {
         let number = match free.take() {
             Some(block) => block,
             None => {
@@ -223,7 +268,7 @@ fn store_parts(volume: &Volume, inode: &mut Inode, level: &Level, block: Option<
             }
         };
         let mut bytes = vec![0; volume.sb.block_size as usize].into_boxed_slice();
-        encode(&mut bytes, level.depth, part, room(volume));
+        encode(&mut bytes, level.depth, part, room(&volume.sb));
         extent::seal(&mut bytes, inode.checksum_seed, &volume.sb);
         volume.put(number, bytes)?;
         let first = part.first().map_or(0, |e| e.block);

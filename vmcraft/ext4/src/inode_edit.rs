@@ -137,7 +137,7 @@ impl Inode {
 
     /// Puts the space taken into its fields, in the unit that has room for it, and answers the flags
     /// that say which unit that is.
-    fn encode_space(&self, raw: &mut RawInode, sb: &Superblock) -> Result<InodeFlags> {
+    pub(crate) fn encode_space(&self, raw: &mut RawInode, sb: &Superblock) -> Result<InodeFlags> {
         const LOW: u64 = u32::MAX as u64;
         const ALL: u64 = (1 << 48) - 1;
         let mut flags = self.flags;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vmcraft_block::BlockDevice;
-use vmcraft_fs::{CheckOptions, Error, Finding, FormatOptions, Maintain, ResizeTo, Result, Sources};
+use vmcraft_fs::{CheckOptions, Finding, FormatOptions, Maintain, ResizeTo, Result, Sources};
 
 use crate::{check, mkfs, resize};
 
@@ -23,7 +23,7 @@ impl Maintain for Tools {
         resize::resize(device, to, sources)
     }
 
-    fn minimum_size(&self, _device: &Arc<dyn BlockDevice>) -> Result<u64> {
-        Err(Error::Unsupported("making ext2, ext3 and ext4 smaller".into()))
+    fn minimum_size(&self, device: &Arc<dyn BlockDevice>) -> Result<u64> {
+        resize::minimum_size(device)
     }
 }

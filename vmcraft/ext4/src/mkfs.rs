@@ -23,6 +23,7 @@ use crate::volume::Volume;
 use build::Build;
 use features::Features;
 use geometry::Geometry;
+pub(crate) use inodes::RESIZE as RESIZE_INODE;
 use layout::Placement;
 
 /// What is wiped at both ends of the device, so that nothing finds what was there before: the deepest
@@ -82,24 +83,29 @@ pub(crate) fn format(device: &dyn BlockDevice, kind: &str, options: &FormatOptio
     finish(build, raw, used_inodes)
 }
 
-/// Writes anew the inode that keeps room for descriptors, as the superblock `new` of a larger volume has
-/// it. `first` is the first group's metadata.
-pub(crate) fn keep_room(
-    device: &dyn BlockDevice,
-    volume: &Volume,
-    new: &Superblock,
-    first: Placement,
-    now: Timestamp,
-) -> Result<()> {
+/// The double-indirect block of the inode that keeps room for descriptors.
+pub(crate) fn room_map(volume: &Volume) -> Result<u64> {
     const DOUBLE: usize = 13 * 4;
     let inode = volume.any_inode(inodes::RESIZE)?;
     let double =
         inode.block.get(DOUBLE..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_le_bytes(*b));
-    if !new.holds(double.into(), 1) {
+    if !volume.sb.holds(double.into(), 1) {
         return Err(inode.corrupt("the resize inode has no map"));
     }
+    Ok(double.into())
+}
+
+/// Writes anew the inode that keeps room for descriptors, as the superblock `new` of a resized volume has
+/// it, with its double-indirect block at `map`. `first` is the first group's metadata.
+pub(crate) fn keep_room(
+    device: &dyn BlockDevice,
+    map: u64,
+    new: &Superblock,
+    first: Placement,
+    now: Timestamp,
+) -> Result<()> {
     let mut build = Build { device, sb: new, space: Space::default(), placed: vec![first], now };
-    build.resize_inode(double.into())
+    build.resize_inode(map)
 }
 
 /// Refuses a volume that has no room for its own files, before anything is written.

@@ -27,6 +27,20 @@ impl Space {
         self.used.insert(start, end);
     }
 
+    /// Takes the `len` blocks from `start` out again; some of them may be free.
+    pub(crate) fn give_back(&mut self, start: u64, len: u64) {
+        let end = start.saturating_add(len);
+        while let Some((&s, &e)) = self.used.range(..end).next_back().filter(|(_, e)| **e > start) {
+            self.used.remove(&s);
+            if e > end {
+                self.used.insert(end, e);
+            }
+            if s < start {
+                self.used.insert(s, start);
+            }
+        }
+    }
+
     /// Whether none of the `len` blocks from `start` is in use.
     pub(crate) fn is_free(&self, start: u64, len: u64) -> bool {
         let end = start.saturating_add(len);
@@ -101,6 +115,17 @@ mod tests {
         assert!(space.within(12..33).eq(std::iter::once(12..33)));
         assert_eq!(space.used_in(0..12), 2);
         assert!(space.is_free(0, 10) && !space.is_free(9, 2) && space.is_free(35, 1));
+    }
+
+    #[test]
+    fn what_is_given_back_is_free() {
+        let mut space = Space::default();
+        space.take(10, 10);
+        space.take(30, 10);
+        space.give_back(12, 2);
+        space.give_back(18, 15); // the end of one, and the start of another
+        space.give_back(0, 5);
+        assert_eq!(space.within(0..100).collect::<Vec<_>>(), [10..12, 14..18, 33..40]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::journal::{self, RawHeader};
 use crate::superblock::Superblock;
 
 /// The inode that keeps the room for descriptors.
-pub(super) const RESIZE: u32 = 7;
+pub(crate) const RESIZE: u32 = 7;
 /// The journal's inode.
 pub(super) const JOURNAL: u32 = 8;
 /// The first that is not reserved.
