@@ -19,11 +19,14 @@ pub(crate) fn measure(rows: &mut Vec<Row>, vmcraft: &Path, dir: &Path) -> Result
     let bench = Bench { vmcraft, dir, mount: dir.join("written") };
     std::fs::create_dir_all(&bench.mount)?;
     let empty = bench.empty()?;
-    for (what, archive, bar) in [
-        ("a root file system", root_archive(dir)?, "at least 0.5"),
-        ("100,000 small files", small_files(dir)?, "at least 0.5"),
-        ("a file of 2 GiB", big_file(dir)?, "at least 0.5"),
-    ] {
+    let archives: [(&str, fn(&Path) -> Result<PathBuf>); 3] = [
+        ("a root file system", root_archive),
+        ("100,000 small files", small_files),
+        ("a file of 2 GiB", big_file),
+    ];
+    let bar = "at least 0.5";
+    for (what, make) in archives {
+        let archive = make(dir)?;
         let ours = bench.ours(&empty, &format!("tar-in {} /", archive.display()));
         let theirs = bench.theirs(&empty, &format!("tar -x --numeric-owner -C $M -f {}", archive.display()));
         rows.push(compare(&format!("tar-in of {what}, with commit"), &ours, &theirs, 5, bar)?);
