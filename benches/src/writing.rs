@@ -14,12 +14,15 @@ const IMAGE_BYTES: u64 = 6 << 30;
 const BIG_BYTES: u64 = 2 << 30;
 const SMALL_FILES: u32 = 100_000;
 
+/// Makes an archive in a directory.
+type Make = fn(&Path) -> Result<PathBuf>;
+
 /// Adds the rows. `dir` is for images and archives, some 20 GiB while it runs.
 pub(crate) fn measure(rows: &mut Vec<Row>, vmcraft: &Path, dir: &Path) -> Result<()> {
     let bench = Bench { vmcraft, dir, mount: dir.join("written") };
     std::fs::create_dir_all(&bench.mount)?;
     let empty = bench.empty()?;
-    let archives: [(&str, fn(&Path) -> Result<PathBuf>); 3] = [
+    let archives: [(&str, Make); 3] = [
         ("a root file system", root_archive),
         ("100,000 small files", small_files),
         ("a file of 2 GiB", big_file),
