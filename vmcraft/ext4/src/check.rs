@@ -22,6 +22,7 @@ use crate::filesystem::{Mounted, read_superblock};
 use crate::group::Group;
 use crate::superblock::{JournalPlace, RawSuperblock, state};
 use crate::volume::Volume;
+use crate::writable::check_mmp;
 use crate::{orphan, replay};
 use claims::{Claims, Facts};
 
@@ -209,6 +210,7 @@ impl<'a> Check<'a> {
         if sb.incompat.contains(Incompat::MMP) && sb.holds(mmp, 1) {
             self.claims.claim(mmp);
         }
+        self.findings.take(check_mmp(self.volume, &self.raw))?;
         for number in 0..sb.groups {
             let group = self.findings.take(self.volume.read_group(number))?;
             if let Some(group) = group {

@@ -81,7 +81,7 @@ fn check_features(features: RoCompat) -> Result<()> {
 }
 
 /// Refuses a volume that a host has mounted, as it says itself.
-fn check_mmp(volume: &Volume, raw: &RawSuperblock) -> Result<()> {
+pub(crate) fn check_mmp(volume: &Volume, raw: &RawSuperblock) -> Result<()> {
     if !volume.sb.incompat.contains(Incompat::MMP) || raw.mmp_block.get() == 0 {
         return Ok(());
     }
