@@ -87,6 +87,24 @@ pub(crate) struct Scan {
     pub(crate) room: Option<Room>,
 }
 
+impl Scan {
+    /// Takes up what the next list of the directory has; `Break` once the name is found.
+    pub(crate) fn add(&mut self, next: Self) -> ControlFlow<()> {
+        self.found = next.found;
+        self.room = self.room.take().or(next.room);
+        if self.found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// What all lists together have; an entry that no list has room for goes to `full`.
+    pub(crate) fn into_search(self, full: Spot) -> Search {
+        match (self.found, self.room) {
+            (Some(found), _) => Search::Found(found),
+            (None, Some(room)) => Search::Absent(Spot::Room(room)),
+            (None, None) => Search::Absent(full),
+        }
+    }
+}
+
 /// Bytes of an entry with a name of `name_len` bytes.
 pub(crate) fn entry_len(name_len: usize) -> usize {
     (HEADER + name_len).next_multiple_of(4)
@@ -177,16 +195,9 @@ pub(crate) fn search(volume: &Volume, dir: &OpenInode, name: &BStr) -> Result<Se
     let mut all = Scan::default();
     dir::each_list(volume, dir, 0, &mut |list, _| {
         let place = Place::Block(list.offset / u64::from(sb.block_size));
-        let here = scan(entries_of(list, sb), place, name, sb)?;
-        all.found = here.found;
-        all.room = all.room.or(here.room);
-        Ok(if all.found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(all.add(scan(entries_of(list, sb), place, name, sb)?))
     })?;
-    Ok(match (all.found, all.room) {
-        (Some(found), _) => Search::Found(found),
-        (None, Some(room)) => Search::Absent(Spot::Room(room)),
-        (None, None) => Search::Absent(Spot::NewBlock),
-    })
+    Ok(all.into_search(Spot::NewBlock))
 }
 
 fn search_htree(volume: &Volume, dir: &OpenInode, name: &BStr) -> Result<Search> {

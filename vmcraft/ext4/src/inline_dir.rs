@@ -28,16 +28,9 @@ pub(crate) fn search(volume: &Volume, dir: &OpenInode, name: &BStr) -> Result<Se
     let mut all = Scan::default();
     inline::each_list(volume, dir, 0, &mut |list, start| {
         let place = if start < I_BLOCK_SIZE as u64 { Place::InInode } else { Place::InAttribute };
-        let here = dir_edit::scan(list, place, name, &volume.sb)?;
-        all.found = here.found;
-        all.room = all.room.or(here.room);
-        Ok(if all.found.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(all.add(dir_edit::scan(list, place, name, &volume.sb)?))
     })?;
-    Ok(match (all.found, all.room) {
-        (Some(found), _) => Search::Found(found),
-        (None, Some(room)) => Search::Absent(Spot::Room(room)),
-        (None, None) => Search::Absent(Spot::FullInode),
-    })
+    Ok(all.into_search(Spot::FullInode))
 }
 
 /// Makes `..` lead to another directory.
