@@ -23,6 +23,12 @@ pub enum Error {
     /// The caller asked for something that the table cannot hold.
     #[error("{0}")]
     Refused(String),
+    /// A key that opens nothing here.
+    #[error("{0}")]
+    WrongKey(String),
+    /// Members are missing, stale or contradict each other, so that the volume cannot be opened.
+    #[error("{0}")]
+    Incomplete(String),
     /// The device below failed.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -1,0 +1,1 @@
+//! BitLocker volumes of Windows.

@@ -1,0 +1,1 @@
+//! What the targets of the Linux device mapper do: tables of pieces, stripes, mirrors, snapshots, thin pools, caches.

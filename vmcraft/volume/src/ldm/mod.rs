@@ -1,0 +1,1 @@
+//! Dynamic disks of Windows: the logical disk manager (LDM).
