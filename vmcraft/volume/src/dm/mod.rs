@@ -1,1 +1,7 @@
 //! What the targets of the Linux device mapper do: tables of pieces, stripes, mirrors, snapshots, thin pools, caches.
+
+mod linear;
+mod striped;
+
+pub use linear::{Content, Linear, Piece};
+pub use striped::{Column, Striped};
