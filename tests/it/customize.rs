@@ -168,10 +168,7 @@ impl Console {
 
 #[test] // What was changed is what the guest runs with.
 fn a_customized_guest_boots() {
-    if std::env::var_os("VMCRAFT_TEST_ALL").is_none_or(|v| v.is_empty() || v == "0") {
-        eprintln!(
-            "skipped: booting a guest takes minutes: set VMCRAFT_TEST_ALL=1, or run cargo xtask test --all"
-        );
+    if !testkit::long_suites("booting a guest takes minutes") {
         return;
     }
     let (dir, disk) = guest(Layout::Mbr);

@@ -12,6 +12,9 @@ pub(crate) fn run(shell: &Shell, all: bool, may_install: bool, runner: &[String]
     for layout in [Layout::Mbr, Layout::Gpt] {
         testkit::guest::debian(layout, Packing::Raw);
     }
+    if all {
+        testkit::appliance::run_ok(&[], "");
+    }
     let _all = all.then(|| shell.push_env("VMCRAFT_TEST_ALL", "1"));
     // The end-to-end tests run the binary.
     cmd!(shell, "cargo build --quiet --package vmcraft-cli").run()?;
