@@ -33,3 +33,16 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] io::Error),
 }
+
+/// What a device answers when the metadata under it turns out to be bad while it is in use.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Io(error) => return error,
+            Error::Corrupt { .. } => io::ErrorKind::InvalidData,
+            Error::Unsupported(_) => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

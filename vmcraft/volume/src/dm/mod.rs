@@ -1,6 +1,7 @@
 //! What the targets of the Linux device mapper do: tables of pieces, stripes, mirrors, snapshots, thin pools, caches.
 
 mod linear;
+pub mod snapshot;
 mod striped;
 
 pub use linear::{Content, Linear, Piece};
