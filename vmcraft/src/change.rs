@@ -147,6 +147,7 @@ impl Guest {
         for disk in self.disks.iter_mut().flatten() {
             disk.table = PartitionTable::read(&disk.device);
         }
+        self.rescan();
         self.inspection = None;
         for (device, filesystem) in self.opened_filesystems() {
             let Ok(writer) = filesystem.writer() else {
@@ -167,8 +168,8 @@ impl Guest {
         }
     }
 
-    /// The device with this name, to be written as a whole. Refused while it, a partition of it, or the
-    /// disk that it is a partition of is mounted. Its canonical name comes with it.
+    /// The device with this name, to be written as a whole. Refused while it, something on it, or what it
+    /// lies on is mounted. Its canonical name comes with it.
     ///
     /// What was written is announced with [`Guest::device_changed`].
     pub(crate) fn open_device_for_writing(
@@ -189,10 +190,9 @@ impl Guest {
         Ok((name, device))
     }
 
-    /// Refuses what must not be done to a device while it, a partition of it, or the disk that it is a
-    /// partition of is mounted.
+    /// Refuses what must not be done to a device while it, something on it, or what it lies on is mounted.
     pub(crate) fn refuse_mounted(&self, name: &str) -> Result<()> {
-        match self.vfs.mounts().iter().find(|mount| device::overlap(&mount.device, name)) {
+        match self.vfs.mounts().iter().find(|mount| self.stack.overlap(&mount.device, name)) {
             None => Ok(()),
             Some(mount) => Err(Error::Usage(format!(
                 "{name}: busy: {} is mounted on {}; unmount it first",
@@ -202,14 +202,17 @@ impl Guest {
     }
 
     /// Forgets what was known of a device that was written as a whole: the file systems that were open
-    /// on it, and if it is a disk its partitions.
+    /// on it, if it is a disk its partitions, and the volumes above it.
     pub(crate) fn device_changed(&mut self, name: &str) {
-        self.forget_filesystems(|open| device::overlap(open, name));
+        let stack = std::mem::take(&mut self.stack);
+        self.forget_filesystems(|open| stack.overlap(open, name));
+        self.stack = stack;
         for (index, disk) in self.disks.iter_mut().flatten().enumerate() {
             if device::disk_name(index) == name {
                 disk.table = PartitionTable::read(&disk.device);
             }
         }
+        self.rescan();
         self.inspection = None;
     }
 

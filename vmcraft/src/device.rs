@@ -6,9 +6,10 @@ use bstr::ByteSlice;
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::partition::{Partition, PartitionTable};
 
+use crate::stack::{Stack, Volume};
 use crate::{DeviceName, Error, Result};
 
-/// A disk of the guest after launch.
+/// A disk of the guest after launch, or a volume: what can have partitions.
 pub(crate) struct Disk {
     pub(crate) device: Arc<dyn BlockDevice>,
     /// The table, none, or what is wrong with it.
@@ -28,8 +29,10 @@ impl Disk {
 pub(crate) struct Found<'a> {
     /// Its canonical name, `/dev/sda1`.
     pub(crate) name: String,
-    /// The disk's index.
-    pub(crate) index: usize,
+    /// The canonical name of the disk or volume, `/dev/sda`.
+    pub(crate) whole: String,
+    /// The disk's index; `None` if it is a volume.
+    pub(crate) index: Option<usize>,
     pub(crate) disk: &'a Disk,
     /// The partition, if it is not the whole disk.
     pub(crate) partition: Option<&'a Partition>,
@@ -72,34 +75,71 @@ pub(crate) fn parse_disk_name(name: &str) -> Option<(usize, Option<u32>)> {
     Some((index, number))
 }
 
-/// Whether two canonical names are of the same bytes: a disk and itself, or a partition of it.
-pub(crate) fn overlap(one: &str, other: &str) -> bool {
-    let (Some((disk, part)), Some((other_disk, other_part))) = (parse_disk_name(one), parse_disk_name(other))
-    else {
-        return one == other;
-    };
-    disk == other_disk && (part.is_none() || other_part.is_none() || part == other_part)
-}
-
-/// Finds the device with this name among the disks.
-pub(crate) fn find<'a>(disks: &'a [Disk], name: &DeviceName) -> Result<Found<'a>> {
+/// Finds the device with this name among the disks and what stands on them.
+pub(crate) fn find<'a>(disks: &'a [Disk], stack: &'a Stack, name: &DeviceName) -> Result<Found<'a>> {
     let missing = || Error::NoSuchDevice(name.to_string());
     let text = name.as_bstr().to_str().map_err(|_| missing())?;
-    let (index, number) = match text.strip_prefix("/dev/disk/guestfs/") {
-        Some(label) => by_label(disks, label).ok_or_else(missing)?,
-        None => parse_disk_name(text).ok_or_else(missing)?,
+    if let Some(volume) = stack.find(text) {
+        let disk = opened(volume)?;
+        return Ok(Found {
+            name: volume.name.clone(),
+            whole: volume.name.clone(),
+            index: None,
+            disk,
+            partition: None,
+        });
+    }
+    let on_disk = match text.strip_prefix("/dev/disk/guestfs/") {
+        Some(label) => by_label(disks, label),
+        None => parse_disk_name(text),
+    };
+    let Some((index, number)) = on_disk else {
+        return stack
+            .volumes()
+            .iter()
+            .find_map(|volume| in_volume(volume, text))
+            .unwrap_or_else(|| Err(missing()));
     };
     let disk = disks.get(index).ok_or_else(missing)?;
     let whole = disk_name(index);
     let Some(number) = number else {
-        return Ok(Found { name: whole, index, disk, partition: None });
+        return Ok(Found { name: whole.clone(), whole, index: Some(index), disk, partition: None });
     };
-    let table = disk.table.as_ref().map_err(|source| Error::Usage(format!("{whole}: {source}")))?;
-    let partition = table
+    let partition = partition(disk, &whole, number)?.ok_or_else(missing)?;
+    let name = format!("{whole}{number}");
+    Ok(Found { name, whole, index: Some(index), disk, partition: Some(partition) })
+}
+
+/// The partition of a volume that a name is of; `None` if it is of none.
+fn in_volume<'a>(volume: &'a Volume, name: &str) -> Option<Result<Found<'a>>> {
+    let number = volume.partition_number(name)?;
+    let found = || {
+        let disk = opened(volume)?;
+        let partition = partition(disk, &volume.name, number)?;
+        let partition = partition.ok_or_else(|| Error::NoSuchDevice(name.to_owned()))?;
+        Ok(Found {
+            name: volume.partition_name(number),
+            whole: volume.name.clone(),
+            index: None,
+            disk,
+            partition: Some(partition),
+        })
+    };
+    Some(found())
+}
+
+/// The volume as a disk, or the reason why it cannot be opened.
+fn opened(volume: &Volume) -> Result<&Disk> {
+    volume
+        .disk
         .as_ref()
-        .and_then(|table| table.partitions.iter().find(|partition| partition.number == number))
-        .ok_or_else(missing)?;
-    Ok(Found { name: format!("{whole}{number}"), index, disk, partition: Some(partition) })
+        .map_err(|reason| Error::Closed { device: volume.name.clone(), reason: reason.clone() })
+}
+
+/// A partition of a disk by its number; `None` if there is no such partition.
+fn partition<'a>(disk: &'a Disk, whole: &str, number: u32) -> Result<Option<&'a Partition>> {
+    let table = disk.table.as_ref().map_err(|source| Error::Usage(format!("{whole}: {source}")))?;
+    Ok(table.as_ref().and_then(|table| table.partitions.iter().find(|partition| partition.number == number)))
 }
 
 /// `LABEL` or `LABEL` followed by a partition's number.

@@ -29,6 +29,14 @@ pub enum Error {
     /// There is no such device.
     #[error("{0}: no such device")]
     NoSuchDevice(String),
+    /// A volume is there and cannot be opened.
+    #[error("{device}: cannot be opened: {reason}")]
+    Closed {
+        /// Its name.
+        device: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// A device could not be read.
     #[error("{device}: {source}")]
     Device {

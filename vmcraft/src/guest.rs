@@ -22,6 +22,7 @@ use crate::driver;
 use crate::host::{Host, Progress};
 use crate::inspect::Inspection;
 use crate::settings::Settings;
+use crate::stack::{Stack, Volume};
 use crate::vfs::{LastLink, Node, Vfs};
 use crate::{DeviceName, Error, GuestPath, Metrics, Result};
 
@@ -37,12 +38,16 @@ pub struct Guest {
     pub(crate) drives: Vec<Drive>,
     /// `None` before launch.
     pub(crate) disks: Option<Vec<Disk>>,
+    /// The volumes on the disks: none before launch.
+    pub(crate) stack: Stack,
     /// What was changed on the disks since the last commit; `None` before launch.
     pub(crate) transaction: Option<Transaction>,
     /// The writable disks that were taken for raw without being told, until that was said.
     pub(crate) guessed_formats: BTreeSet<usize>,
     /// The devices that were marked as read-only, by their canonical names.
     pub(crate) write_protected: BTreeSet<String>,
+    /// What was said of the volumes already.
+    said: BTreeSet<String>,
     /// How many changes that are all or nothing are going on inside each other.
     pub(crate) changes: u32,
     /// Opened file systems, by the canonical name of their device and whether the journal was ignored.
@@ -75,9 +80,11 @@ impl Guest {
         Self {
             drives: Vec::new(),
             disks: None,
+            stack: Stack::default(),
             transaction: None,
             guessed_formats: BTreeSet::new(),
             write_protected: BTreeSet::new(),
+            said: BTreeSet::new(),
             changes: 0,
             filesystems: Mutex::default(),
             vfs: Vfs::default(),
@@ -228,8 +235,21 @@ impl Guest {
         }
         self.disks = Some(disks);
         self.transaction = Some(transaction);
+        self.rescan();
         self.metrics.scan = started.elapsed();
         Ok(())
+    }
+
+    /// Looks for volumes on the disks anew.
+    pub(crate) fn rescan(&mut self) {
+        let Some(disks) = &self.disks else { return };
+        let warnings = self.stack.rescan(disks);
+        // What has been said stays said.
+        self.warnings.extend(warnings.into_iter().filter(|warning| self.said.insert(warning.clone())));
+        let names: Vec<_> = self.stack.volumes().iter().flat_map(Volume::names).collect();
+        for name in names {
+            self.vfs.refuse_changes_above(&self.stack.all_below(&name), name);
+        }
     }
 
     /// Opens a drive's image, for writing if that was asked for and can be.
@@ -272,9 +292,11 @@ impl Guest {
         self.inspection = None;
         self.filesystems.lock().unwrap_or_else(|e| e.into_inner()).clear();
         self.disks = None;
+        self.stack = Stack::default();
         self.transaction = None;
         self.guessed_formats.clear();
         self.write_protected.clear();
+        self.said.clear();
         self.drives.clear();
     }
 
@@ -305,7 +327,7 @@ impl Guest {
 
     /// The device with this name.
     pub(crate) fn find_device(&self, name: &DeviceName) -> Result<Found<'_>> {
-        device::find(self.launched()?, name)
+        device::find(self.launched()?, &self.stack, name)
     }
 
     /// The device with this name, open. Its canonical name comes with it.
@@ -318,15 +340,18 @@ impl Guest {
     /// The device that a name led to, open.
     pub(crate) fn open_found(&self, found: &Found<'_>) -> Result<Arc<dyn BlockDevice>> {
         let mut disk = found.disk.device.clone();
-        // A partition of a disk that is read-only is, too.
-        if [&found.name, &device::disk_name(found.index)]
-            .iter()
-            .any(|name| self.write_protected.contains(*name))
+        // What is on a disk that is read-only is, too.
+        let is_protected = |name: &String| self.write_protected.contains(name);
+        if !self.write_protected.is_empty()
+            && (is_protected(&found.name) || self.stack.all_below(&found.name).iter().any(is_protected))
         {
             disk = Arc::new(WriteProtected(disk));
         }
         let Some(partition) = found.partition else { return Ok(disk) };
-        let image = self.drives.get(found.index).map_or_else(String::new, Drive::shown);
+        let image = match found.index.and_then(|index| self.drives.get(index)) {
+            Some(drive) => drive.shown(),
+            None => found.whole.clone(),
+        };
         if partition.end_bytes() > disk.size() {
             return Err(Error::Device {
                 device: found.name.clone(),
@@ -354,8 +379,9 @@ impl Guest {
         Ok(Arc::new(slice))
     }
 
-    /// All disks and partitions with their names, such as `/dev/sda` and `/dev/sda1`: each disk, then
-    /// what is on it. A partition that is not within its disk is left out.
+    /// All disks, partitions and volumes with their names, such as `/dev/sda`, `/dev/sda1` and
+    /// `/dev/vg/lv`: each disk, then its partitions, then the volumes with theirs. What cannot be opened is
+    /// left out.
     pub fn block_devices(&self) -> Result<Vec<(String, Arc<dyn BlockDevice>)>> {
         let mut names = Vec::new();
         for (index, disk) in self.launched()?.iter().enumerate() {
@@ -363,6 +389,11 @@ impl Guest {
             let partitions = disk.partitions().iter().map(|partition| format!("{name}{}", partition.number));
             names.push(name.clone());
             names.extend(partitions);
+        }
+        for volume in self.stack.volumes() {
+            names.push(volume.name.clone());
+            let partitions = volume.disk.iter().flat_map(Disk::partitions);
+            names.extend(partitions.map(|partition| volume.partition_name(partition.number)));
         }
         Ok(names.into_iter().filter_map(|name| self.open_device(DeviceName::new(&name)).ok()).collect())
     }

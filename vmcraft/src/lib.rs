@@ -51,6 +51,7 @@ mod printable;
 mod raw_tree;
 mod settings;
 mod simple;
+mod stack;
 #[cfg(test)]
 mod testing;
 mod unpack;

@@ -9,7 +9,7 @@ mod node;
 mod reader;
 mod resolve;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice, ByteVec};
@@ -278,10 +278,19 @@ impl Vfs {
         self.refusals.push((disk, reason.into()));
     }
 
+    /// Has what is mounted from a device refuse changes if what it lies on does.
+    pub(crate) fn refuse_changes_above(&mut self, below: &BTreeSet<String>, device: String) {
+        let refused = self.refusals.iter().find(|(refused, _)| below.contains(refused));
+        let reason = refused.map(|(_, reason)| reason.clone());
+        self.refusals.retain(|(refused, _)| *refused != device);
+        self.refusals.extend(reason.map(|reason| (device, reason)));
+    }
+
     /// Why what is on a device cannot be changed, if that is so.
     pub(crate) fn refusal(&self, device: &str) -> Option<Arc<str>> {
-        let refused = self.refusals.iter().find(|(disk, _)| device::overlap(disk, device));
-        refused.map(|(_, reason)| reason.clone())
+        let disk = device::parse_disk_name(device).map(|(index, _)| device::disk_name(index));
+        let is_refused = |refused: &String| refused == device || Some(refused) == disk.as_ref();
+        self.refusals.iter().find(|(refused, _)| is_refused(refused)).map(|(_, reason)| reason.clone())
     }
 
     /// Changes whether a mount takes changes.

@@ -67,9 +67,9 @@ impl Guest {
     /// ```
     pub fn device_index(&self, device: &DeviceName) -> Result<i32> {
         let found = self.find_device(device)?;
-        match found.partition {
-            None => Ok(i32::try_from(found.index).unwrap_or(i32::MAX)),
-            Some(_) => Err(Error::Usage(format!("{}: not a whole disk", found.name))),
+        match (found.index, found.partition) {
+            (Some(index), None) => Ok(i32::try_from(index).unwrap_or(i32::MAX)),
+            _ => Err(Error::Usage(format!("{}: not a whole disk", found.name))),
         }
     }
 
@@ -132,7 +132,7 @@ impl Guest {
     /// part-to-dev /dev/sda1
     /// ```
     pub fn part_to_dev(&self, partition: &DeviceName) -> Result<String> {
-        Ok(disk_name(self.split_partition(partition)?.0))
+        Ok(self.split_partition(partition)?.0)
     }
 
     /// Return the number of a partition
@@ -317,15 +317,15 @@ impl Guest {
     fn unused_device(&mut self, device: &DeviceName) -> Result<String> {
         let name = self.find_device(device)?.name;
         self.refuse_mounted(&name)?;
-        self.forget_filesystems(|open| device::overlap(open, &name));
+        self.forget_filesystems(|open| self.stack.overlap(open, &name));
         Ok(name)
     }
 
-    /// The index of a partition's disk and its number.
-    fn split_partition(&self, partition: &DeviceName) -> Result<(usize, u32)> {
+    /// The name of a partition's disk or volume, and its number.
+    fn split_partition(&self, partition: &DeviceName) -> Result<(String, u32)> {
         let found = self.find_device(partition)?;
         match found.partition {
-            Some(partition) => Ok((found.index, partition.number)),
+            Some(partition) => Ok((found.whole, partition.number)),
             None => Err(Error::Usage(format!("{}: not a partition", found.name))),
         }
     }

@@ -9,10 +9,10 @@ use vmcraft_volume::partition::{Partition, PartitionRole, PartitionTable, TableK
 use vmcraft_volume::signature;
 
 use super::{
-    DiskReport, Inspection, MountPoint, OperatingSystem, Report, ReportOptions, Volume, Volumes,
+    Decrypted, DiskReport, Inspection, MountPoint, OperatingSystem, Report, ReportOptions, Volume, Volumes,
     in_mount_order, inspect,
 };
-use crate::device::{Disk, disk_letters};
+use crate::device::{Disk, disk_letters, disk_name, parse_disk_name};
 use crate::drive::Drive;
 use crate::driver::DRIVERS;
 use crate::{DeviceName, Error, Guest, GuestPath, Mountable, Result};
@@ -131,11 +131,15 @@ impl Guest {
         let mut found = Volumes { disks: disks.len(), ..Volumes::default() };
         for (index, disk) in disks.iter().enumerate() {
             let partitions = partitions(disk);
-            for partition in &partitions {
-                found.volumes.push(self.volume(index, Some(partition), &mut warnings)?);
+            let whole = disk_name(index);
+            if self.stack.shows_partitions(index) {
+                for partition in &partitions {
+                    let name = format!("{whole}{}", partition.number);
+                    found.volumes.push(self.volume(index, name, Some(partition), &mut warnings));
+                }
             }
-            if partitions.is_empty() {
-                found.volumes.push(self.volume(index, None, &mut warnings)?);
+            if partitions.is_empty() || !self.stack.shows_partitions(index) {
+                found.volumes.push(self.volume(index, whole, None, &mut warnings));
             }
             let has_bios_boot =
                 partitions.iter().any(|partition| partition.type_guid.as_deref() == Some(BIOS_BOOT));
@@ -143,6 +147,29 @@ impl Guest {
                 found.bios_disks.push(index);
             }
         }
+        for stacked in self.stack.volumes() {
+            let Ok(disk) = &stacked.disk else { continue };
+            let below = self.stack.all_below(&stacked.name);
+            let index =
+                below.iter().filter_map(|name| Some(parse_disk_name(name)?.0)).min().unwrap_or_default();
+            let partitions = partitions(disk);
+            for partition in &partitions {
+                let name = stacked.partition_name(partition.number);
+                found.volumes.push(self.volume(index, name, Some(partition), &mut warnings));
+            }
+            if partitions.is_empty() {
+                let volume = self.volume(index, stacked.name.clone(), None, &mut warnings);
+                found.volumes.push(Volume { aliases: stacked.aliases.clone(), ..volume });
+            }
+        }
+        let opened = self.stack.containers().filter_map(|(device, container)| {
+            Some(Decrypted {
+                device: device.to_owned(),
+                uuid: container.signature.uuid.clone(),
+                content: self.stack.content_of(device)?,
+            })
+        });
+        found.decrypted = opened.collect();
         self.warnings.extend(warnings);
         Ok(found)
     }
@@ -150,13 +177,13 @@ impl Guest {
     fn volume(
         &self,
         disk: usize,
+        name: String,
         partition: Option<&&Partition>,
         warnings: &mut Vec<String>,
-    ) -> Result<Volume> {
-        let number = partition.map(|partition| partition.number.to_string()).unwrap_or_default();
-        let name = format!("/dev/sd{}{number}", disk_letters(disk));
+    ) -> Volume {
         let mut volume = Volume {
             device: name.clone(),
+            aliases: Vec::new(),
             disk,
             kind: "unknown".into(),
             label: BString::default(),
@@ -174,7 +201,7 @@ impl Guest {
             // A partition beyond the end of a disk that was cut.
             Err(e) => {
                 warnings.push(format!("{e}: not inspected"));
-                return Ok(volume);
+                return volume;
             }
         };
         volume.len_bytes = device.size();
@@ -187,6 +214,10 @@ impl Guest {
             Ok(None) => {}
             Err(e) => warnings.push(format!("{name}: {e}")),
         }
+        // What is a part of a volume, or encrypted, holds no file system of its own.
+        if self.stack.container(&name).is_some() {
+            return volume;
+        }
         match self.open_filesystem(name.as_str().into()) {
             Ok((_, filesystem)) => {
                 volume.kind = filesystem.kind().to_owned();
@@ -198,7 +229,7 @@ impl Guest {
                 if !DRIVERS.iter().any(|driver| driver.names.contains(&volume.kind.as_str())) => {}
             Err(e) => warnings.push(format!("{e}: not inspected")),
         }
-        Ok(volume)
+        volume
     }
 }
 

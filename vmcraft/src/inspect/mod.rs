@@ -11,6 +11,7 @@
 mod applications;
 pub(crate) mod arch;
 mod boot;
+mod crypttab;
 mod distro;
 mod fstab;
 mod guest;
@@ -35,7 +36,7 @@ pub use boot::{BootLoader, Kernel};
 pub use report::{DiskReport, FileSystemReport, Report, ReportOptions, SystemReport};
 pub(crate) use shellvars::ShellVars;
 pub use system::Selinux;
-pub(crate) use volumes::{Volume, Volumes};
+pub(crate) use volumes::{Decrypted, Volume, Volumes};
 
 use crate::vfs::Vfs;
 use crate::{Error, Result};
@@ -165,11 +166,12 @@ fn container_linux_version(volume: &Volume) -> Option<(i32, i32)> {
 fn mountpoints(tree: &Tree, volumes: &Volumes, root: &str) -> (Vec<MountPoint>, Vec<String>) {
     let mut mountpoints: Vec<MountPoint> = Vec::new();
     let mut devices = Vec::new();
+    let crypttab = crypttab::read(tree);
     for entry in fstab::read(tree) {
         if is_kernels(&entry.mountpoint) {
             continue;
         }
-        let resolved = volumes.resolve(&entry, root);
+        let resolved = volumes.resolve(&entry, &crypttab, root);
         let is_root = entry.mountpoint == "/";
         if is_root && mountpoints.iter().any(|known| known.mountpoint == "/") {
             tree.note("/etc/fstab: / is there more than once; the first was used".into());

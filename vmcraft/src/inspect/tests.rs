@@ -18,7 +18,7 @@ fn volumes(filesystems: Vec<MemoryFs>) -> Volumes {
             ..volume(0, number)
         }
     });
-    Volumes { volumes: volumes.collect(), disks: 1, bios_disks: vec![0] }
+    Volumes { volumes: volumes.collect(), disks: 1, bios_disks: vec![0], ..Volumes::default() }
 }
 
 fn systems(filesystems: Vec<MemoryFs>) -> Vec<OperatingSystem> {

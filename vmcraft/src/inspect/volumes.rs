@@ -5,15 +5,19 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::FileSystem;
 
+use super::crypttab;
 use super::fstab::Entry;
 use crate::device::{disk_letters, parse_disk_name};
+use crate::stack::MAPPER;
 
-/// A device that can hold a file system: a partition, or a disk without partitions.
+/// A device that can hold a file system: a partition, or a disk or volume without partitions.
 #[derive(Clone)]
 pub(crate) struct Volume {
     /// The canonical name, `/dev/sda1`.
     pub(crate) device: String,
-    /// The index of the disk that it is on.
+    /// What else it is called, such as `/dev/mapper/vg-lv`.
+    pub(crate) aliases: Vec<String>,
+    /// The index of the disk that it is on; of the first if there are several.
     pub(crate) disk: usize,
     /// What is on it as `blkid` names it, `unknown` if that is not known.
     pub(crate) kind: String,
@@ -32,6 +36,16 @@ pub(crate) struct Volume {
     pub(crate) filesystem: Option<Arc<dyn FileSystem>>,
 }
 
+/// An encrypted device that is open.
+#[derive(Clone)]
+pub(crate) struct Decrypted {
+    /// Its canonical name.
+    pub(crate) device: String,
+    pub(crate) uuid: String,
+    /// The canonical name of its content.
+    pub(crate) content: String,
+}
+
 /// All disks and what is on them, in the order of the disks.
 #[derive(Clone, Default)]
 pub(crate) struct Volumes {
@@ -39,6 +53,8 @@ pub(crate) struct Volumes {
     pub(crate) volumes: Vec<Volume>,
     /// How many disks there are.
     pub(crate) disks: usize,
+    /// The encrypted devices that are open: their names, their UUIDs, and the names of their contents.
+    pub(crate) decrypted: Vec<Decrypted>,
     /// The disks with a BIOS boot partition, or with a boot loader in their first sector.
     pub(crate) bios_disks: Vec<usize>,
 }
@@ -57,10 +73,15 @@ impl Volumes {
 
     /// The device that an fstab entry mounts in the guest whose root is on `root`.
     ///
-    /// `None` if it is no disk, or a tag that nothing here has. A device name that is of no form we
-    /// can translate (`/dev/mapper/…`, `/dev/md0`) is returned as it is.
-    pub(crate) fn resolve(&self, entry: &Entry, root: &str) -> Option<String> {
-        let device = self.resolve_spec(entry.spec.as_bstr(), root)?;
+    /// `None` if it is no disk, or a tag that nothing here has. The name of a device that is not here is
+    /// returned as it is. `crypttab` says what the guest calls its encrypted devices.
+    pub(crate) fn resolve(&self, entry: &Entry, crypttab: &[crypttab::Entry], root: &str) -> Option<String> {
+        let opened =
+            entry.spec.strip_prefix(MAPPER.as_bytes()).and_then(|name| self.by_crypttab(name, crypttab));
+        let device = match opened {
+            Some(device) => device,
+            None => self.resolve_spec(entry.spec.as_bstr(), root)?,
+        };
         let subvolume = entry.options.iter().find_map(|option| option.strip_prefix(b"subvol="));
         match subvolume {
             Some(subvolume) if entry.vfs_type == "btrfs" => {
@@ -84,11 +105,34 @@ impl Volumes {
         if name == "root" {
             return Some(root.to_owned());
         }
+        let is_called =
+            |volume: &&Volume| volume.device == spec || volume.aliases.iter().any(|alias| alias == spec);
+        // A disk of this name is the guest's, not ours, and is translated below.
+        if let Some(volume) = self.volumes.iter().find(is_called)
+            && parse_disk_name(spec).is_none()
+        {
+            return Some(volume.device.clone());
+        }
         let found = match name.strip_prefix("disk/") {
             Some(link) => self.by_disk_link(link),
             None => disk_and_partition(spec).and_then(|(disk, number)| self.by_number(disk, number)),
         };
         Some(found.unwrap_or_else(|| spec.to_owned()))
+    }
+
+    /// The content of an encrypted device, by the name that the guest gives it.
+    fn by_crypttab(&self, name: &[u8], crypttab: &[crypttab::Entry]) -> Option<String> {
+        let entry = crypttab.iter().find(|entry| entry.name == name)?;
+        let uuid =
+            entry.device.strip_prefix(b"UUID=").or_else(|| entry.device.strip_prefix(b"/dev/disk/by-uuid/"));
+        let opened = self.decrypted.iter().find(|opened| match uuid {
+            Some(uuid) => opened.uuid.as_bytes().eq_ignore_ascii_case(uuid),
+            None => {
+                let device = self.resolve_spec(entry.device.as_bstr(), "");
+                device.is_some_and(|device| device == opened.device)
+            }
+        })?;
+        Some(opened.content.clone())
     }
 
     fn by_tag(&self, tag: &[u8], value: &[u8]) -> Option<String> {
@@ -195,6 +239,7 @@ pub(crate) mod tests {
     pub(crate) fn volume(disk: usize, number: u32) -> Volume {
         Volume {
             device: format!("/dev/sd{}{number}", disk_letters(disk)),
+            aliases: Vec::new(),
             disk,
             kind: "unknown".into(),
             label: BString::default(),
@@ -214,7 +259,7 @@ pub(crate) mod tests {
             vfs_type: vfs_type.into(),
             options: options.split(',').map(BString::from).collect(),
         };
-        volumes.resolve(&entry, "/dev/sda9")
+        volumes.resolve(&entry, &[], "/dev/sda9")
     }
 
     #[test] // Every way to name a device in fstab, and what is left alone.
@@ -224,8 +269,7 @@ pub(crate) mod tests {
         root.part_label = Some("ROOT".into());
         let mut efi = volume(0, 1);
         (efi.uuid, efi.kind) = ("89AB-CDEF".into(), "vfat".into());
-        let mut volumes =
-            Volumes { volumes: vec![efi, root, volume(1, 1)], disks: 2, bios_disks: Vec::new() };
+        let mut volumes = Volumes { volumes: vec![efi, root, volume(1, 1)], disks: 2, ..Volumes::default() };
         for (spec, expected) in [
             ("UUID=42e9f33b-7620-41f7-907d-a589fc9cb289", Some("/dev/sda2")),
             ("UUID=42E9F33B-7620-41F7-907D-A589FC9CB289", Some("/dev/sda2")),

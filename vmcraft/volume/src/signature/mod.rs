@@ -86,6 +86,19 @@ struct Found {
     version: String,
 }
 
+impl Found {
+    fn signature(self, format: &Format) -> Signature {
+        Signature {
+            kind: format.kind,
+            usage: format.usage,
+            label: self.label,
+            uuid: self.uuid,
+            sub_uuid: self.sub_uuid,
+            version: self.version,
+        }
+    }
+}
+
 /// One kind of signature.
 struct Format {
     /// The type as `blkid` names it.
@@ -199,6 +212,33 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Option<Signature>> {
     }
 }
 
+/// Recognises what makes a device a member of a volume, or encrypted; `None` if it is nothing of that
+/// kind. It gives what [`probe`] gives for such a device, and takes fewer reads.
+///
+/// # Errors
+/// The device could not be read.
+pub fn probe_container(device: &dyn BlockDevice) -> Result<Option<Signature>> {
+    if device.size() <= 1024 {
+        return Ok(None);
+    }
+    let reader = Reader::new(device)?;
+    let is_tiny = reader.size() <= TINY_BYTES;
+    for format in FORMATS {
+        let is_wanted = match format.usage {
+            Usage::Raid => !is_tiny,
+            Usage::Crypto => true,
+            Usage::FileSystem | Usage::Other => false,
+        };
+        if is_wanted
+            && reader.size() >= format.min_bytes
+            && let Some(found) = (format.find)(&reader)?
+        {
+            return Ok(Some(found.signature(format)));
+        }
+    }
+    Ok(None)
+}
+
 enum Verdict {
     Nothing,
     One(Signature),
@@ -214,14 +254,7 @@ fn probe_table(formats: &[Format], reader: &Reader<'_>) -> Result<Verdict> {
             continue;
         }
         let Some(found) = (format.find)(reader)? else { continue };
-        let signature = Signature {
-            kind: format.kind,
-            usage: format.usage,
-            label: found.label,
-            uuid: found.uuid,
-            sub_uuid: found.sub_uuid,
-            version: found.version,
-        };
+        let signature = found.signature(format);
         let is_container = matches!(format.usage, Usage::Raid | Usage::Crypto);
         if is_tiny || (is_container && count == 0) {
             return Ok(Verdict::One(signature));
