@@ -53,7 +53,8 @@ pub trait MapExtents {
 
 /// Devices that can give space back to what holds them.
 pub trait Discard {
-    /// Marks the range as not needed. What it reads as afterwards is zeros or the old content.
+    /// Marks the range as not needed. What it reads as afterwards is zeros or the old content, and where it is
+    /// encrypted, noise.
     fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Makes the range read as zeros, giving the space back where that is possible.
