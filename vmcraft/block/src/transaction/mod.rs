@@ -266,10 +266,14 @@ impl Transaction {
     }
 
     /// Takes back what was written since the savepoint, which is gone then. Without a savepoint
-    /// nothing happens.
+    /// nothing happens, nor while a commit is half done: what it writes cannot be taken back.
     pub fn rollback_to_savepoint(&self) {
         let mut state = self.shared.write();
-        let State { layers, queue, .. } = &mut *state;
+        let State { layers, queue, unfinished, .. } = &mut *state;
+        if unfinished.is_some() {
+            layers.iter_mut().for_each(Layer::release);
+            return;
+        }
         for (disk, layer) in layers.iter_mut().enumerate() {
             queue.extend(layer.restore().into_iter().map(|chunk| (disk, chunk)));
         }
@@ -289,7 +293,8 @@ impl Transaction {
     }
 
     /// Writes the changes to the disks that take them, all or none, and flushes those; nothing is
-    /// changed any more then on them.
+    /// changed any more then on them. There is nothing to go back to from there: a savepoint is
+    /// forgotten, also if nothing was to be written.
     ///
     /// If it fails before the images are touched, they and the changes are as they were. If it fails
     /// while they are written, the journal stays: nothing can be changed then until a commit succeeds,
@@ -304,6 +309,7 @@ impl Transaction {
         };
         let changed: Vec<_> = disks.iter().zip(&state.layers).enumerate().filter(is_changed).collect();
         if changed.is_empty() {
+            state.layers.iter_mut().for_each(Layer::release);
             return Ok(());
         }
         if state.unfinished.is_none() {
@@ -417,6 +423,8 @@ impl State {
         for (index, (disk, layer)) in disks.iter().zip(&mut self.layers).enumerate() {
             if disk.access == Access::Commit || bases.get(index).is_some_and(Option::is_some) {
                 layer.clear();
+            } else {
+                layer.release();
             }
         }
         // The file was the journal.

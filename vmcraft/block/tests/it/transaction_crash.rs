@@ -382,6 +382,31 @@ fn each_step_can_fail() {
     }
 }
 
+#[test] // The next commit would have written the state of the savepoint over a part of the later one.
+fn a_commit_that_was_cut_off_is_finished_as_it_was_whatever_savepoint_there_is() {
+    let directory = testkit::tempdir();
+    let (paths, before) = make(directory.path(), &["disk.raw"]);
+    let fails = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let observer = {
+        let fails = fails.clone();
+        Observer::new(move |step| match step == Step::Flush && fails.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("cut off")),
+            false => Ok(()),
+        })
+    };
+    let (transaction, _) = session(&paths, Access::Commit, None, observer).unwrap();
+    transaction.savepoint();
+    let after = change(&transaction, &before);
+    transaction.commit().unwrap_err();
+    transaction.rollback_to_savepoint();
+    assert!(contents(&transaction, 1) == after);
+    fails.store(false, Ordering::Relaxed);
+    transaction.commit().unwrap();
+    drop(transaction);
+    let (reopened, _) = session(&paths, Access::Commit, None, Observer::default()).unwrap();
+    assert!(contents(&reopened, 1) == after);
+}
+
 #[test] // Each image leads to the others.
 fn any_image_of_the_set_finishes_the_journal() {
     let directory = testkit::tempdir();
