@@ -1,5 +1,6 @@
 //! A table of pieces: what the kernel's `linear`, `error` and `zero` targets make together.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
 use crate::{Error, Result};
 
 /// How many zeros are written at a time where the device below cannot make them itself.
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// One run of bytes of a [`Linear`] device.
 pub struct Piece {
@@ -50,12 +51,13 @@ impl Linear {
     pub fn new(pieces: Vec<Piece>) -> Result<Self> {
         let mut placed: Vec<(u64, Piece)> = Vec::with_capacity(pieces.len());
         let mut devices: Vec<Arc<dyn BlockDevice>> = Vec::new();
+        let mut known = HashSet::new();
         let mut size = 0_u64;
         for piece in pieces.into_iter().filter(|piece| piece.len > 0) {
             if let Content::Device { device, offset } = &piece.content {
                 check_range(*offset, piece.len, device.size(), "a piece")
                     .map_err(|e| Error::Refused(e.to_string()))?;
-                if !devices.iter().any(|known| Arc::ptr_eq(known, device)) {
+                if known.insert(Arc::as_ptr(device).cast::<()>()) {
                     devices.push(Arc::clone(device));
                 }
             }

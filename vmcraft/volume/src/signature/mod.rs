@@ -33,6 +33,7 @@ pub use erase::erase;
 
 use crate::Result;
 use reader::Reader;
+pub(crate) use reader::crc32_from;
 
 /// What was recognised on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]

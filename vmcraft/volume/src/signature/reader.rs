@@ -179,7 +179,7 @@ pub(super) fn be16_units(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
 }
 
 /// CRC-32 as some formats use it: with a start value of their own, and not inverted at the end.
-pub(super) fn crc32_from(start: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc32_from(start: u32, bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new_with_initial(!start);
     crc.update(bytes);
     !crc.finalize()

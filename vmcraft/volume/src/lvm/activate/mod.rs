@@ -1,0 +1,241 @@
+//! Opening logical volumes: each segment becomes a device, and a volume is a table of them.
+//!
+//! A file here opens one kind of segments. What it is made of, it opens with the [`Opener`]: other volumes, which are
+//! shared, or areas. The opener keeps a volume from being made of itself.
+
+mod stripes;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use vmcraft_block::{BlockDevice, Discard, MapExtents};
+
+use super::segment::{Area, AreaOn, Segment, SegmentKind};
+use super::{Backing, LogicalVolume, PhysicalVolumeEntry, VolumeGroup};
+use crate::dm::{Content, Linear, Piece};
+use crate::{Error, Result};
+
+/// How deep volumes may stand on volumes: a snapshot of a cached RAID volume is five deep.
+const MAX_DEPTH: usize = 24;
+
+/// What is open of a group: one instance of each volume.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Volumes as their segments make them, without the snapshots that stand on them.
+    layers: HashMap<String, Arc<dyn BlockDevice>>,
+    /// Volumes as users see them.
+    volumes: HashMap<String, Arc<dyn BlockDevice>>,
+}
+
+/// Opens a volume as users see it.
+pub(super) fn open(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Result<Arc<dyn BlockDevice>> {
+    if let Some(why) = group.refusal() {
+        return Err(Error::Refused(why));
+    }
+    let mut opener = Opener::new(group, shared);
+    let device = opener.volume(name)?;
+    let is_writable = group.metadata.logical_volume(name).is_none_or(LogicalVolume::is_writable);
+    if is_writable && group.shared_with_others().is_none() && group.metadata.has_status("WRITE") {
+        Ok(device)
+    } else {
+        Ok(Arc::new(ReadOnly(device)))
+    }
+}
+
+/// Opens what segments are made of.
+pub(super) struct Opener<'a> {
+    group: &'a VolumeGroup,
+    shared: &'a mut Shared,
+    volumes: HashMap<&'a str, &'a LogicalVolume>,
+    physical_volumes: HashMap<&'a str, (&'a PhysicalVolumeEntry, &'a Backing)>,
+    /// The volumes that are being opened, from the outermost.
+    path: Vec<String>,
+    /// What could not be opened, and why: nothing is tried twice.
+    failed: HashMap<String, String>,
+}
+
+impl<'a> Opener<'a> {
+    fn new(group: &'a VolumeGroup, shared: &'a mut Shared) -> Self {
+        let entries = group.metadata.physical_volumes.iter().zip(&group.backing);
+        Self {
+            group,
+            shared,
+            volumes: group.metadata.logical_volumes.iter().map(|lv| (lv.name.as_str(), lv)).collect(),
+            physical_volumes: entries.map(|(pv, backing)| (pv.id.as_str(), (pv, backing))).collect(),
+            path: Vec::new(),
+            failed: HashMap::new(),
+        }
+    }
+
+    /// Another volume of the group as users see it: with what its snapshots need. Opened once, and shared.
+    pub(super) fn volume(&mut self, name: &str) -> Result<Arc<dyn BlockDevice>> {
+        if let Some(device) = self.shared.volumes.get(name) {
+            return Ok(Arc::clone(device));
+        }
+        let ties = |segment: &&Segment| match &segment.kind {
+            SegmentKind::Snapshot { origin, cow, .. } => origin == name || cow == name,
+            _ => false,
+        };
+        let mut segments = self.group.metadata.logical_volumes.iter().flat_map(|lv| &lv.segments);
+        if segments.any(|segment| ties(&segment)) {
+            return Err(Error::Unsupported(format!(
+                "logical volume {}/{name}: snapshots",
+                self.group.name()
+            )));
+        }
+        let device = self.layer(name)?;
+        self.shared.volumes.insert(name.into(), Arc::clone(&device));
+        Ok(device)
+    }
+
+    /// Another volume of the group as its segments make it, without what its snapshots need. Opened once, and shared.
+    pub(super) fn layer(&mut self, name: &str) -> Result<Arc<dyn BlockDevice>> {
+        if let Some(device) = self.shared.layers.get(name) {
+            return Ok(Arc::clone(device));
+        }
+        if let Some(why) = self.failed.get(name) {
+            return Err(Error::Incomplete(why.clone()));
+        }
+        let group = self.group.name();
+        let lv = *self
+            .volumes
+            .get(name)
+            .ok_or_else(|| Error::Refused(format!("there is no logical volume {group}/{name}")))?;
+        if self.path.iter().any(|outer| outer == name) || self.path.len() >= MAX_DEPTH {
+            let path = self.path.join(", which is made of ");
+            return Err(Error::Refused(format!(
+                "logical volume {group}/{path} is made of {name}: volumes that are made of themselves, or are more \
+                 than {MAX_DEPTH} deep, are not opened"
+            )));
+        }
+        if let Some(problem) = &lv.problem {
+            return Err(Error::Corrupt {
+                what: format!("logical volume {group}/{name}: {problem}"),
+                offset: 0,
+            });
+        }
+        self.path.push(name.into());
+        let device = self.segments(lv);
+        self.path.pop();
+        match device {
+            Ok(device) => {
+                let device: Arc<dyn BlockDevice> = Arc::new(device);
+                self.shared.layers.insert(name.into(), Arc::clone(&device));
+                Ok(device)
+            }
+            Err(e) => {
+                self.failed.insert(name.into(), e.to_string());
+                Err(e)
+            }
+        }
+    }
+
+    fn segments(&mut self, lv: &LogicalVolume) -> Result<Linear> {
+        let mut pieces = Vec::with_capacity(lv.segments.len());
+        for segment in &lv.segments {
+            let content = self.segment(lv, segment)?;
+            pieces.push(Piece { len: self.bytes(segment.extent_count), content });
+        }
+        Linear::new(pieces)
+    }
+
+    /// What a segment reads as.
+    fn segment(&mut self, lv: &LogicalVolume, segment: &Segment) -> Result<Content> {
+        match &segment.kind {
+            SegmentKind::Striped { stripe_size, areas } => stripes::open(self, segment, *stripe_size, areas),
+            SegmentKind::Zero => Ok(Content::Zero),
+            SegmentKind::Error => Ok(Content::Error(format!(
+                "logical volume {}/{} has nothing here: its segment is of type error",
+                self.group.name(),
+                lv.name
+            ))),
+            SegmentKind::Mirror { .. }
+            | SegmentKind::Raid { .. }
+            | SegmentKind::ThinPool { .. }
+            | SegmentKind::Thin { .. }
+            | SegmentKind::Snapshot { .. }
+            | SegmentKind::Cache { .. }
+            | SegmentKind::CachePool { .. }
+            | SegmentKind::WriteCache { .. }
+            | SegmentKind::Vdo { .. }
+            | SegmentKind::VdoPool { .. }
+            | SegmentKind::Integrity { .. }
+            | SegmentKind::Unknown => Err(Error::Unsupported(format!(
+                "logical volume {}/{}: segments of type {}",
+                self.group.name(),
+                lv.name,
+                segment.type_name
+            ))),
+        }
+    }
+
+    /// The device and the byte on it where an area begins.
+    ///
+    /// # Errors
+    /// `Incomplete` if it is on a physical volume that is not there.
+    pub(super) fn area(&mut self, area: &Area) -> Result<(Arc<dyn BlockDevice>, u64)> {
+        match &area.on {
+            AreaOn::Lv(name) => Ok((self.volume(name)?, self.bytes(area.start_extent))),
+            AreaOn::Pv(id) => {
+                let (group, name) = (self.group.name(), self.path.first().map_or("", String::as_str));
+                let (pv, backing) = *self.physical_volumes.get(id.as_str()).ok_or_else(|| {
+                    Error::Incomplete(format!(
+                        "logical volume {group}/{name}: there is no physical volume {id}"
+                    ))
+                })?;
+                match backing {
+                    Backing::Present(found) => {
+                        // Decoding has checked that the places of a physical volume do not overflow.
+                        Ok((Arc::clone(&found.member.device), pv.pe_start + self.bytes(area.start_extent)))
+                    }
+                    Backing::Missing => Err(Error::Incomplete(format!(
+                        "logical volume {group}/{name} needs physical volume {}, which is missing{}",
+                        pv.uuid,
+                        pv.device_hint.as_deref().map(|hint| format!(" (it was {hint})")).unwrap_or_default()
+                    ))),
+                    Backing::Duplicate(names) => Err(Error::Incomplete(format!(
+                        "logical volume {group}/{name} needs physical volume {}, which is there more than once: {}",
+                        pv.uuid,
+                        names.join(" and ")
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// A number of extents in bytes.
+    pub(super) fn bytes(&self, extents: u64) -> u64 {
+        extents.saturating_mul(self.group.metadata.extent_size)
+    }
+}
+
+/// A device that is not to be written.
+struct ReadOnly(Arc<dyn BlockDevice>);
+
+impl BlockDevice for ReadOnly {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+    fn write_at(&self, _offset: u64, _buf: &[u8]) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the logical volume is read-only"))
+    }
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn is_read_only(&self) -> bool {
+        true
+    }
+    fn logical_sector_size(&self) -> u32 {
+        self.0.logical_sector_size()
+    }
+    fn extents(&self) -> Option<&dyn MapExtents> {
+        self.0.extents()
+    }
+    fn discard(&self) -> Option<&dyn Discard> {
+        None
+    }
+}
