@@ -76,3 +76,4 @@ pub use guest::Guest;
 pub use host::Progress;
 pub use metrics::Metrics;
 pub use path::{DeviceName, DeviceOrPath, GuestPath, Mountable};
+pub use stack::DeviceNode;

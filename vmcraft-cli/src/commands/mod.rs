@@ -3,6 +3,7 @@
 mod completions;
 pub(crate) mod customize;
 mod disk;
+mod filesystems;
 mod inspect;
 pub(crate) mod mount;
 pub(crate) mod sysprep;
@@ -20,6 +21,8 @@ pub(crate) enum Subcommand {
     Help(crate::help::Help),
     /// Show which operating systems are on disks, and what they are
     Inspect(inspect::Inspect),
+    /// Show disks, partitions and volumes as a tree, with what they hold
+    Filesystems(Box<filesystems::Filesystems>),
     /// Show a guest's tree on a directory, through FUSE
     Mount(Box<mount::Mount>),
     /// Unmount a guest's tree
@@ -42,6 +45,7 @@ impl Subcommand {
         match self {
             Self::Help(help) => help.run(),
             Self::Inspect(inspect) => inspect.run(),
+            Self::Filesystems(filesystems) => filesystems.run(),
             Self::Mount(mount) => mount.run(),
             Self::Unmount(unmount) => unmount.run(),
             Self::Customize(customize) => customize.run(),

@@ -18,8 +18,8 @@ mod ls;
 mod make_fs;
 mod mount;
 mod resize;
-mod size;
-mod table;
+pub(crate) mod size;
+pub(crate) mod table;
 mod wrappers;
 
 use std::ffi::{OsStr, OsString};

@@ -4,7 +4,7 @@
 const UNITS: &[u8] = b"\0KMGTPEZY";
 
 /// A size for people, such as `5`, `1.0K` or `12M`.
-pub(super) fn human(bytes: u128) -> String {
+pub(crate) fn human(bytes: u128) -> String {
     let mut unit = 0;
     let mut divisor: u128 = 1;
     while bytes / divisor >= 1024 && unit + 1 < UNITS.len() {

@@ -5,7 +5,7 @@ const WIDE: usize = 70;
 
 /// The rows as text: each column as wide as its widest cell, with two spaces between columns, or one
 /// in a wide table. An empty cell is a dash.
-pub(super) fn lined_up(rows: &[Vec<String>]) -> String {
+pub(crate) fn lined_up(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut widths = vec![0; columns];
     for row in rows {

@@ -69,6 +69,8 @@ impl Stack {
             name: format!("{MAPPER}{}", opened.name),
             aliases: Vec::new(),
             kind: Kind::Decrypted,
+            layout: None,
+            note: None,
             below: vec![opened.device.clone()],
             device: Ok(opened.content.clone()),
         });

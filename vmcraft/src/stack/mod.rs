@@ -8,6 +8,7 @@
 mod encrypted;
 mod handle;
 mod scan;
+mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use vmcraft_volume::signature::Signature;
 
 pub(crate) use self::encrypted::MAPPER;
 pub(crate) use self::handle::Handle;
+pub use self::tree::DeviceNode;
 use crate::device::Disk;
 
 /// What kind of thing a volume is.
@@ -42,6 +44,10 @@ pub(crate) struct Volume {
     /// What else it is called, such as `/dev/mapper/vg-lv`.
     pub(crate) aliases: Vec<String>,
     pub(crate) kind: Kind,
+    /// How its data is laid out, such as `linear` or `raid5`.
+    pub(crate) layout: Option<String>,
+    /// What the user should know of it, such as that a member is missing.
+    pub(crate) note: Option<String>,
     /// The canonical names of the devices that it lies on.
     pub(crate) below: Vec<String>,
     /// It as a disk, which may have partitions; or why it cannot be opened.
@@ -52,6 +58,10 @@ pub(crate) struct Volume {
 pub(crate) struct Container {
     pub(crate) member: Member,
     pub(crate) signature: Signature,
+    /// The volume group or array that it is a part of.
+    pub(crate) member_of: Option<String>,
+    /// What the user should know of it, such as that it is out of date.
+    pub(crate) note: Option<String>,
 }
 
 /// Everything that stands on the disks.

@@ -22,6 +22,8 @@ pub(super) struct Found {
     pub(super) name: String,
     pub(super) aliases: Vec<String>,
     pub(super) kind: Kind,
+    pub(super) layout: Option<String>,
+    pub(super) note: Option<String>,
     pub(super) below: Vec<String>,
     /// The volume, or why it cannot be opened.
     pub(super) device: Result<Arc<dyn BlockDevice>, String>,
@@ -129,7 +131,10 @@ impl Scan<'_> {
             Ok(Some(signature)) => {
                 let device = self.handle(&member.name, member.device);
                 let member = Member { name: member.name.clone(), device };
-                self.stack.containers.insert(member.name.clone(), Container { member, signature });
+                self.stack.containers.insert(
+                    member.name.clone(),
+                    Container { member, signature, member_of: None, note: None },
+                );
             }
             Ok(None) => {}
             Err(e) => self.warnings.push(format!("{}: {e}: not looked into", member.name)),
@@ -164,8 +169,15 @@ impl Scan<'_> {
             let table = PartitionTable::read(&device);
             Disk { device, table, label: None }
         });
-        let volume =
-            Volume { name: found.name, aliases: found.aliases, kind: found.kind, below: found.below, disk };
+        let volume = Volume {
+            name: found.name,
+            aliases: found.aliases,
+            kind: found.kind,
+            layout: found.layout,
+            note: found.note,
+            below: found.below,
+            disk,
+        };
         if let Ok(disk) = &volume.disk
             && !was_open
         {
