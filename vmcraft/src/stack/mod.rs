@@ -7,6 +7,7 @@
 
 mod encrypted;
 mod handle;
+mod lvm;
 mod scan;
 mod tree;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::Member;
+use vmcraft_volume::lvm::Lvm;
 use vmcraft_volume::signature::Signature;
 
 pub(crate) use self::encrypted::MAPPER;
@@ -73,6 +75,12 @@ pub(crate) struct Stack {
     containers: BTreeMap<String, Container>,
     /// What stands for each device of the stack towards what is above it, by canonical name.
     handles: BTreeMap<String, Arc<Handle>>,
+    /// What was found of LVM.
+    lvm: Lvm,
+    /// The volume groups that were deactivated, by name.
+    inactive_groups: BTreeSet<String>,
+    /// The only devices that may be physical volumes, if that was said.
+    lvm_filter: Option<BTreeSet<String>>,
     /// The encrypted devices that were opened.
     opened: Vec<encrypted::Opened>,
     /// The devices that a volume's metadata makes parts of something bigger, although they look like
@@ -106,6 +114,37 @@ impl Stack {
     /// All members and encrypted devices, by canonical name.
     pub(crate) fn containers(&self) -> impl Iterator<Item = (&str, &Container)> {
         self.containers.iter().map(|(name, container)| (name.as_str(), container))
+    }
+
+    /// The members that were recognised as this, as `blkid` names it.
+    pub(crate) fn containers_of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = Member> + 'a {
+        let wanted = self.containers.values().filter(move |container| container.signature.kind == kind);
+        wanted.map(|container| container.member.clone())
+    }
+
+    /// Whether the logical volumes of a group are not to be shown.
+    pub(crate) fn is_inactive(&self, group: &str) -> bool {
+        self.inactive_groups.contains(group)
+    }
+
+    /// Shows the logical volumes of a group, or does not, from the next scan on.
+    pub(crate) fn set_active(&mut self, group: &str, active: bool) {
+        if active {
+            self.inactive_groups.remove(group);
+        } else {
+            self.inactive_groups.insert(group.to_owned());
+        }
+    }
+
+    /// Takes only these devices, and what is on them, for physical volumes from the next scan on; all if `None`.
+    pub(crate) fn set_lvm_filter(&mut self, devices: Option<BTreeSet<String>>) {
+        self.lvm_filter = devices;
+    }
+
+    /// Whether the filter lets a device be a physical volume.
+    fn is_let_through(&self, device: &str) -> bool {
+        let Some(filter) = &self.lvm_filter else { return true };
+        filter.contains(device) || self.all_below(device).iter().any(|below| filter.contains(below))
     }
 
     /// The volumes that lie directly on a device.

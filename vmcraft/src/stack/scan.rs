@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, Slice};
 use vmcraft_volume::Member;
+use vmcraft_volume::lvm::Lvm;
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 use vmcraft_volume::signature;
 
@@ -41,6 +42,7 @@ impl Stack {
         };
         scan.stack.volumes.clear();
         scan.stack.containers.clear();
+        scan.stack.lvm = Lvm::default();
         scan.stack.hidden_tables.clear();
         scan.queue_disks(disks);
         scan.run();
@@ -49,6 +51,8 @@ impl Stack {
             let size = handle.size();
             handle.set(Arc::new(Gone { name, size }));
         }
+        // Those of earlier rounds lacked what came later.
+        warnings.extend(self.lvm.warnings.iter().cloned());
         warnings.extend(self.close_gone());
         warnings
     }
@@ -157,7 +161,9 @@ impl Scan<'_> {
 
     /// All volumes that can be made of the members met so far.
     fn find(&mut self) -> Vec<Found> {
-        self.stack.find_decrypted()
+        let mut found = self.stack.find_decrypted();
+        found.extend(self.stack.find_logical_volumes());
+        found
     }
 
     /// Takes up a volume, and queues what is on it unless it was there before.

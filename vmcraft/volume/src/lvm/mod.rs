@@ -27,7 +27,7 @@ pub use uuid::LvmUuid;
 use crate::{Error, Member, Result};
 
 /// What [`scan`] found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Lvm {
     /// The physical volumes, in the order of the devices.
     pub physical_volumes: Vec<Arc<PhysicalVolume>>,

@@ -1,0 +1,130 @@
+//! Logical volumes of LVM in the stack.
+
+use std::collections::BTreeSet;
+
+use vmcraft_volume::lvm::{self, Backing, LogicalVolume, Lvm, SegmentKind, VolumeGroup};
+
+use super::scan::Found;
+use super::{Kind, Stack};
+
+/// The type of physical volumes as `blkid` names it.
+const MEMBER: &str = "LVM2_member";
+
+impl Stack {
+    /// What was found of LVM; empty before launch.
+    pub(crate) fn lvm(&self) -> &Lvm {
+        &self.lvm
+    }
+
+    /// The logical volumes of all groups that the members met so far make up. Nothing if no physical volume
+    /// is new.
+    pub(super) fn find_logical_volumes(&mut self) -> Vec<Found> {
+        let members: Vec<_> =
+            self.containers_of_kind(MEMBER).filter(|member| self.is_let_through(&member.name)).collect();
+        if members.len() == self.lvm.physical_volumes.len() {
+            return Vec::new();
+        }
+        let mut lvm = lvm::scan(&members);
+        let mut found = Vec::new();
+        let mut names = BTreeSet::new();
+        for group in &lvm.volume_groups {
+            let is_double = !names.insert(group.name().to_owned());
+            if is_double {
+                lvm.warnings.push(format!(
+                    "there are several volume groups {0}, and only the logical volumes of the first are shown: rename \
+                     one by its UUID, as in vgrename {1} NEWNAME",
+                    group.name(),
+                    group.metadata.uuid
+                ));
+            }
+            self.note_members(group, is_double);
+            if !is_double && !self.is_inactive(group.name()) {
+                found.extend(group.visible_volumes().map(|volume| logical_volume(group, volume)));
+            }
+        }
+        self.lvm = lvm;
+        found
+    }
+
+    /// Says of each physical volume which group it belongs to.
+    fn note_members(&mut self, group: &VolumeGroup, is_double: bool) {
+        let present = group.backing.iter().flat_map(|backing| match backing {
+            Backing::Present(volume) => vec![(volume.member.name.clone(), None)],
+            Backing::Missing => Vec::new(),
+            Backing::Duplicate(names) => {
+                let note = format!("one of several with the same UUID ({}): not used", names.join(", "));
+                names.iter().map(|name| (name.clone(), Some(note.clone()))).collect()
+            }
+        });
+        let name = match is_double {
+            true => format!("{} ({})", group.name(), group.metadata.uuid),
+            false => group.name().to_owned(),
+        };
+        for (device, note) in present {
+            if let Some(container) = self.containers.get_mut(&device) {
+                container.member_of = Some(name.clone());
+                container.note = note;
+            }
+        }
+    }
+}
+
+fn logical_volume(group: &VolumeGroup, volume: &LogicalVolume) -> Found {
+    let mut types = Vec::new();
+    for segment in &volume.segments {
+        let name = match &segment.kind {
+            SegmentKind::Striped { areas, .. } if areas.len() == 1 => "linear",
+            _ => segment.type_name.as_str(),
+        };
+        if !types.contains(&name) {
+            types.push(name);
+        }
+    }
+    let device = match group.refusal() {
+        Some(reason) => Err(reason),
+        None => group.open(&volume.name).map_err(|e| e.to_string()),
+    };
+    let missing = group.missing();
+    let note = (device.is_ok() && !missing.is_empty()).then(|| {
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        format!("volume group {} lacks {}", group.name(), missing.join(", "))
+    });
+    Found {
+        name: format!("/dev/{}/{}", group.name(), volume.name),
+        aliases: vec![format!("{}{}", super::MAPPER, lvm::mapper_name(group.name(), &volume.name))],
+        kind: Kind::LogicalVolume,
+        layout: Some(types.join("+")),
+        note,
+        below: below(group, volume),
+        device,
+    }
+}
+
+/// The devices that a logical volume lies on, through the volumes that it is made of.
+fn below(group: &VolumeGroup, volume: &LogicalVolume) -> Vec<String> {
+    let mut seen = BTreeSet::from([volume.name.as_str()]);
+    let mut next = vec![volume];
+    let mut entries = BTreeSet::new();
+    while let Some(volume) = next.pop() {
+        // Snapshots are tied to their origin by hidden volumes, which name both.
+        let ties = group.metadata.logical_volumes.iter().flat_map(|lv| &lv.segments).filter(|segment| {
+            matches!(&segment.kind, SegmentKind::Snapshot { origin, cow, .. }
+                if *origin == volume.name || *cow == volume.name)
+        });
+        for segment in volume.segments.iter().chain(ties) {
+            entries.extend(segment.physical_areas().into_iter().map(|(entry, ..)| entry));
+            for name in segment.volumes() {
+                if seen.insert(name) {
+                    next.extend(group.metadata.logical_volume(name));
+                }
+            }
+        }
+    }
+    let pairs = group.metadata.physical_volumes.iter().zip(&group.backing);
+    let devices = pairs.filter(|(entry, _)| entries.contains(entry.id.as_str()));
+    let names = devices.filter_map(|(_, backing)| match backing {
+        Backing::Present(volume) => Some(volume.member.name.clone()),
+        Backing::Missing | Backing::Duplicate(_) => None,
+    });
+    names.collect()
+}
