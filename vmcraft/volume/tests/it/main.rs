@@ -1,6 +1,7 @@
 //! Partition tables and signatures, measured against the tools that made the disks.
 
 mod corpus;
+mod dm;
 mod editing;
 mod hostile;
 mod partitions;
