@@ -17,6 +17,7 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::before;
 use super::chunk::Body;
 use super::identity::{FileIdentity, ImageIdentity};
 use super::layer::Layer;
@@ -184,10 +185,13 @@ impl Journal {
             disks: Vec::new(),
             ranges: Vec::new(),
             pieces: Vec::new(),
+            before: Vec::new(),
         };
         for (number, disk) in disks.iter().enumerate() {
             index.disks.push(SectionDisk { image: disk.image.clone(), size: disk.device.size() });
             let Some(layer) = disk.layer else { continue };
+            let before = before::read(number, layer, disk.device);
+            index.before.extend(before.map_err(|e| named(Path::new(&disk.image.shown()), &e))?);
             let cleared = layer.cleared(disk.device.size()).into_iter();
             index.ranges.extend(cleared.map(|(start, end, kind)| Range { disk: number, kind, start, end }));
             for (chunk_index, chunk) in layer.chunks() {

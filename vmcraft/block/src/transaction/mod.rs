@@ -8,6 +8,7 @@
 //! `docs/transaction.md` tells it all.
 
 mod apply;
+mod before;
 mod chunk;
 mod cleared;
 mod identity;

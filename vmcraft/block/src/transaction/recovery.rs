@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::apply::{Writer, clear};
+use super::before;
 use super::chunk::{CHUNK, GRANULE, runs};
 use super::identity::ImageIdentity;
 use super::journal::{self, Pointer};
@@ -242,6 +243,7 @@ impl Found {
                 let Some(number) = numbers.iter().copied().find(|number| ours(disk, *number)) else {
                     continue;
                 };
+                self.check_unchanged(number, &*disk.device)?;
                 disk.device = self.replay(disk, number, options)?;
             }
             return Ok(Some(format!(
@@ -276,6 +278,9 @@ impl Found {
         // All images are locked now; if the journal is still there, nobody else is finishing it.
         if !self.is_there()? {
             return Ok(None);
+        }
+        for (number, device) in &targets {
+            self.check_unchanged(*number, &**device)?;
         }
         for (number, device) in &targets {
             self.apply(*number, &**device)?;
@@ -347,6 +352,26 @@ impl Found {
             return Err(missing("nothing beside it leads to this journal".into()));
         }
         open(name, &image.format).map_err(|e| missing(e.to_string()))
+    }
+
+    /// Refuses to write over what somebody else wrote since: each place holds what it held before the
+    /// commit, or what the commit gives it.
+    fn check_unchanged(&self, number: usize, device: &dyn BlockDevice) -> Result<()> {
+        let image = || self.index.disks.get(number).map_or_else(String::new, |disk| disk.image.shown());
+        let changed = before::find_change(&self.index, number, &self.file, device);
+        match changed.map_err(|source| Error::Io { image: image(), doing: "cannot read", source })? {
+            None => Ok(()),
+            Some(at) => Err(refuse(
+                &self.path,
+                &format!(
+                    "{} was changed by another program after an earlier session was cut off while it wrote its \
+                     changes: byte {at:#x} of the disk is neither what it was before nor what the session wrote. \
+                     Finishing the journal would mix the two: restore the images from a backup, or delete the \
+                     journal to take them as they are",
+                    image()
+                ),
+            )),
+        }
     }
 
     fn not_finished(&self, number: usize, error: io::Error) -> Error {

@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::before::Before;
 use super::chunk::{CHUNK_LEN, GRANULE, GRANULE_LEN, runs};
 use super::cleared::Clearing;
 use super::identity::{FileIdentity, ImageIdentity};
@@ -33,7 +34,7 @@ const MAX_DISKS: u32 = 1024;
 const MAX_NAME: u32 = 1 << 16;
 
 const MAGIC: [u8; 8] = *b"VMCRAFT\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a section is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ struct RawHeader {
     ranges: U64,
     /// How many [`RawChunk`]s.
     chunks: U64,
+    /// How many [`RawBefore`]s.
+    before: U64,
     /// How many [`RawDisk`]s.
     disks: U32,
     /// The CRC-32C of the index.
@@ -116,13 +119,28 @@ struct RawChunk {
     flags: U32,
 }
 
-const _: () = assert!(size_of::<RawHeader>() == 84);
-const _: () = assert!(offset_of!(RawHeader, header_crc) == 80);
+/// In the index, with a CRC-32C for each granule behind it, in order, unless they are all zeros.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawBefore {
+    disk: U32,
+    /// 1 says that the granules were zeros.
+    flags: U32,
+    /// Which chunk of the disk.
+    index: U64,
+    /// Bit n of the 128 says that granule n is one of them.
+    present: [U64; 2],
+}
+
+const _: () = assert!(size_of::<RawHeader>() == 92);
+const _: () = assert!(offset_of!(RawHeader, header_crc) == 88);
 const _: () = assert!(size_of::<RawDisk>() == 40);
 const _: () = assert!(size_of::<RawRange>() == 24);
 const _: () = assert!(size_of::<RawChunk>() == 48);
+const _: () = assert!(size_of::<RawBefore>() == 32);
 
 const UNCERTAIN: u32 = 1;
+const ZEROS: u32 = 1;
 
 /// A disk that a section is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +184,8 @@ pub(super) struct Index {
     pub(super) disks: Vec<SectionDisk>,
     pub(super) ranges: Vec<Range>,
     pub(super) pieces: Vec<Piece>,
+    /// In a journal, what there was before; by disk and chunk.
+    pub(super) before: Vec<Before>,
 }
 
 impl Index {
@@ -196,18 +216,27 @@ impl Index {
             bytes.extend_from_slice(raw.as_bytes());
         }
         for piece in &self.pieces {
-            let halves = piece.present.to_le_bytes();
-            let (halves, _) = halves.as_chunks::<8>();
             let raw = RawChunk {
                 disk: length(piece.disk)?,
                 crc: piece.crc.into(),
                 index: piece.index.into(),
                 offset: piece.offset.unwrap_or(0).into(),
-                present: [0, 1].map(|half| U64::from_bytes(halves.get(half).copied().unwrap_or_default())),
+                present: halves(piece.present),
                 expected: piece.expected.unwrap_or(0).into(),
                 flags: if piece.expected.is_none() { UNCERTAIN.into() } else { 0.into() },
             };
             bytes.extend_from_slice(raw.as_bytes());
+        }
+        for before in &self.before {
+            let raw = RawBefore {
+                disk: length(before.disk)?,
+                flags: if before.crcs.is_none() { ZEROS.into() } else { 0.into() },
+                index: before.index.into(),
+                present: halves(before.present),
+            };
+            bytes.extend_from_slice(raw.as_bytes());
+            let crcs = before.crcs.iter().flatten();
+            bytes.extend(crcs.flat_map(|crc| crc.to_le_bytes()));
         }
         if bytes.len() as u64 > MAX_INDEX {
             // It could not be read again.
@@ -227,6 +256,7 @@ impl Index {
             index_len: (bytes.len() as u64).into(),
             ranges: (self.ranges.len() as u64).into(),
             chunks: (self.pieces.len() as u64).into(),
+            before: (self.before.len() as u64).into(),
             disks: length(self.disks.len())?,
             index_crc: crc32c::crc32c(&bytes).into(),
             header_crc: 0.into(),
@@ -336,14 +366,9 @@ impl Index {
             let (raw, after) = RawChunk::read_from_prefix(rest).ok()?;
             rest = after;
             let (disk, size) = of_disk(raw.disk)?;
-            let [low, high] = raw.present;
-            let present = u128::from(low.get()) | u128::from(high.get()) << 64;
-            let last = u64::from(127 - present.leading_zeros().min(127));
-            let start = raw.index.get().checked_mul(CHUNK_LEN as u64)?;
-            // Every granule begins within the disk, and its content lies before the index.
-            if present == 0 || start.checked_add(last * GRANULE)? >= size {
-                return None;
-            }
+            let present = present(raw.present, raw.index.get(), size)?;
+            let last = u64::from(127 - present.leading_zeros());
+            // Its content lies before the index.
             let offset = Some(raw.offset.get()).filter(|offset| *offset != 0);
             if offset.is_some_and(|at| {
                 at < HEADER || at.checked_add((last + 1) * GRANULE).is_none_or(|to| to > end)
@@ -360,8 +385,39 @@ impl Index {
                 expected: is_certain.then_some(raw.expected.get()),
             });
         }
-        rest.is_empty().then_some(Self { id: header.id, disks, ranges, pieces })
+        let mut before = Vec::new();
+        for _ in 0..header.before.get() {
+            let (raw, after) = RawBefore::read_from_prefix(rest).ok()?;
+            rest = after;
+            let (disk, size) = of_disk(raw.disk)?;
+            let present = present(raw.present, raw.index.get(), size)?;
+            let crcs = if raw.flags.get() & ZEROS == 0 {
+                let count = usize::try_from(present.count_ones()).ok()?;
+                let (crcs, after) = <[U32]>::ref_from_prefix_with_elems(rest, count).ok()?;
+                rest = after;
+                Some(crcs.iter().map(|crc| crc.get()).collect())
+            } else {
+                None
+            };
+            before.push(Before { disk, index: raw.index.get(), present, crcs });
+        }
+        rest.is_empty().then_some(Self { id: header.id, disks, ranges, pieces, before })
     }
+}
+
+/// The bits of granules as they are in the file.
+fn halves(present: u128) -> [U64; 2] {
+    let bytes = present.to_le_bytes();
+    let (halves, _) = bytes.as_chunks::<8>();
+    [0, 1].map(|half| U64::from_bytes(halves.get(half).copied().unwrap_or_default()))
+}
+
+/// The bits of granules of a chunk; `None` unless there is one and all begin within the disk.
+fn present([low, high]: [U64; 2], chunk: u64, size: u64) -> Option<u128> {
+    let present = u128::from(low.get()) | u128::from(high.get()) << 64;
+    let last = u64::from(127 - present.leading_zeros().min(127));
+    let end = chunk.checked_mul(CHUNK_LEN as u64)?.checked_add(last * GRANULE)?;
+    (present != 0 && end < size).then_some(present)
 }
 
 impl Piece {

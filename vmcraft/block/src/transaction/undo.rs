@@ -64,6 +64,7 @@ impl UndoFile {
             disks: Vec::new(),
             ranges: Vec::new(),
             pieces: Vec::new(),
+            before: Vec::new(),
         };
         let mut end = HEADER;
         for (number, disk) in disks.iter().enumerate() {

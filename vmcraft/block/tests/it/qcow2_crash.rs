@@ -157,7 +157,7 @@ fn crash_everywhere(
         let what = format!("{}, seed {seed}, crash at event {crashed_at}", path.display());
         let bytes = crash(&start, &events[..crashed_at], &mut noise);
         std::fs::write(&crashed, &bytes).unwrap();
-        let output = testkit::run("qemu-img", ["check", "-f", "qcow2", text(&crashed)]);
+        let output = testkit::run("qemu-img", ["check", "-U", "-f", "qcow2", text(&crashed)]);
         // 3: there are leaks, and nothing else.
         let is_sound = matches!(output.status.code(), Some(0 | 3));
         assert!(is_sound, "{what}: {output:?}");
@@ -206,7 +206,7 @@ fn writes_that_fail_damage_nothing() {
         assert!(device.flush().is_err() || room == 0, "a flush after a failure says that all is well");
         drop(device);
         std::fs::write(&path, recorder.bytes()).unwrap();
-        let output = testkit::run("qemu-img", ["check", "-f", "qcow2", text(&path)]);
+        let output = testkit::run("qemu-img", ["check", "-U", "-f", "qcow2", text(&path)]);
         assert!(matches!(output.status.code(), Some(0 | 3)), "after {room} events: {output:?}");
         // Without changes since the last flush, all but what failed must be there.
         if disk == flushed {

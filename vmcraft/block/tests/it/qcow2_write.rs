@@ -31,7 +31,7 @@ fn create(path: &Path, creation: &str, size: &str) {
 /// `qemu-img check` finds neither errors nor leaks.
 #[track_caller]
 pub(crate) fn assert_clean(path: &Path, what: &str) {
-    let output = testkit::run("qemu-img", ["check", "-f", "qcow2", text(path)]);
+    let output = testkit::run("qemu-img", ["check", "-U", "-f", "qcow2", text(path)]);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && said.contains("No errors were found"),

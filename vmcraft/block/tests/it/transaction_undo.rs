@@ -111,7 +111,7 @@ fn what_a_session_changed_is_put_back() {
     assert_eq!(names, [text(&raw), text(&qcow2)]);
     assert_same(&fs::read(&raw).unwrap(), &disks[0], "the raw image");
     assert_same(&qemu_bytes(&qcow2), &disks[1], "the qcow2 image");
-    testkit::run_ok("qemu-img", ["check", "-q", "-f", "qcow2", text(&qcow2)]);
+    testkit::run_ok("qemu-img", ["check", "-q", "-U", "-f", "qcow2", text(&qcow2)]);
     // It has been put back: there is nothing that the file could be for.
     put_back(&file).unwrap_err();
     assert_same(&fs::read(&raw).unwrap(), &disks[0], "the raw image");
