@@ -1,5 +1,6 @@
 //! Partition tables and signatures, measured against the tools that made the disks.
 
+mod bitlocker;
 mod corpus;
 mod dm;
 mod editing;
