@@ -5,6 +5,7 @@ mod corpus;
 mod customize;
 mod disks;
 mod fidelity;
+mod filesystems;
 mod guestfish;
 mod inspect;
 mod interactive;

@@ -1,0 +1,49 @@
+//! `vmcraft filesystems`: the tree of devices.
+
+use std::process::Command;
+
+use crate::support::{binary, output};
+
+/// A volume group that LVM made, in a qcow2 image.
+fn tree(options: &[&str]) -> Option<String> {
+    let corpus = testkit::corpus::dir()?;
+    let dir = testkit::tempdir();
+    let row = testkit::corpus::rows(&corpus, "lvm/dfvfs-lvm").pop().expect("a row of the manifest");
+    let image = testkit::corpus::unpack(&corpus, &row, dir.path());
+    let done = output(Command::new(binary()).arg("filesystems").args(options).arg(&image));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(String::from_utf8(done.stdout).expect("text"))
+}
+
+#[test]
+fn the_tree_shows_what_stands_on_what() {
+    let Some(text) = tree(&[]) else { return };
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    let disk = ["/dev/sda", "disk", "8.0M", "LVM2_member", "-", "K994MB-Sn1r-7rpS-hQEW-DgUP-87Dr-9d0MFa"];
+    let volume = ["└─/dev/test_volume_group/test_logical_volume", "lv:linear", "4.0M", "ext2", "ext2_test"];
+    assert_eq!(rows[1][..6], disk);
+    assert_eq!(rows[1][6..], ["of", "test_volume_group"]);
+    assert_eq!(rows[2][..5], volume);
+    assert_eq!(rows.len(), 3);
+}
+
+#[test]
+fn the_tree_is_there_for_programs() {
+    let Some(json) = tree(&["--json"]) else { return };
+    let tree: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let disk = &tree[0];
+    assert_eq!((&disk["name"], &disk["member_of"]), (&"/dev/sda".into(), &"test_volume_group".into()));
+    let volume = &disk["children"][0];
+    assert_eq!(volume["name"], "/dev/test_volume_group/test_logical_volume");
+    assert_eq!((&volume["type"], &volume["layout"]), (&"lv".into(), &"linear".into()));
+    assert_eq!(volume["size_bytes"], 4_194_304);
+    assert_eq!(volume["uuid"], "d9912dca-6814-488b-b137-170f67823766");
+}
+
+#[test]
+fn no_disk_is_an_error_that_says_what_to_do() {
+    let done = output(Command::new(binary()).arg("filesystems"));
+    assert_eq!(done.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(error.contains("no disk was given: vmcraft filesystems DISK"), "{error}");
+}
