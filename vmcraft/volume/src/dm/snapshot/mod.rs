@@ -26,8 +26,8 @@ use store::{Opened, Store};
 pub struct Cow {
     /// The snapshot's name.
     pub name: String,
-    /// The device that has the exception store.
-    pub store: Member,
+    /// The device that has the exception store, or why there is none.
+    pub store: Result<Member, String>,
     /// The snapshot's size in bytes: that of the origin when it was made.
     pub size_bytes: u64,
     /// The chunk size in bytes that a store gets which no kernel has used yet. Others say their own.
@@ -83,11 +83,13 @@ impl Family {
     pub fn open(origin: Arc<dyn BlockDevice>, cows: Vec<Cow>) -> Result<Self> {
         let mut members = Vec::with_capacity(cows.len());
         for cow in cows {
-            let store = match Store::open(cow.store, cow.chunk_bytes, cow.size_bytes) {
-                Ok(Opened::Store(store)) => StoreState::Valid(store),
-                Ok(Opened::Invalid) => StoreState::Invalid,
-                Err(Error::Io(error)) => return Err(Error::Io(error)),
-                Err(error) => StoreState::Broken(error.to_string()),
+            let opened = cow.store.map(|store| Store::open(store, cow.chunk_bytes, cow.size_bytes));
+            let store = match opened {
+                Ok(Ok(Opened::Store(store))) => StoreState::Valid(store),
+                Ok(Ok(Opened::Invalid)) => StoreState::Invalid,
+                Ok(Err(Error::Io(error))) => return Err(Error::Io(error)),
+                Ok(Err(error)) => StoreState::Broken(error.to_string()),
+                Err(why) => StoreState::Broken(why),
             };
             members.push(Sibling { name: cow.name, size_bytes: cow.size_bytes, store });
         }

@@ -13,7 +13,12 @@ fn memory(bytes: Vec<u8>) -> Arc<dyn BlockDevice> {
 }
 
 fn cow(name: &str, device: Arc<dyn BlockDevice>, size_bytes: u64, chunk_bytes: u64) -> Cow {
-    Cow { name: name.into(), store: Member { name: format!("{name}-cow"), device }, size_bytes, chunk_bytes }
+    Cow {
+        name: name.into(),
+        store: Ok(Member { name: format!("{name}-cow"), device }),
+        size_bytes,
+        chunk_bytes,
+    }
 }
 
 fn content(device: &dyn BlockDevice) -> Vec<u8> {

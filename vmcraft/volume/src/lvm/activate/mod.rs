@@ -3,7 +3,9 @@
 //! A file here opens one kind of segments. What it is made of, it opens with the [`Opener`]: other volumes, which are
 //! shared, or areas. The opener keeps a volume from being made of itself.
 
+mod snapshot;
 mod stripes;
+mod thin;
 
 use std::collections::HashMap;
 use std::io;
@@ -13,6 +15,8 @@ use vmcraft_block::{BlockDevice, Discard, MapExtents};
 
 use super::segment::{Area, AreaOn, Segment, SegmentKind};
 use super::{Backing, LogicalVolume, PhysicalVolumeEntry, VolumeGroup};
+use crate::dm::snapshot::Family;
+use crate::dm::thin::Pool;
 use crate::dm::{Content, Linear, Piece};
 use crate::{Error, Result};
 
@@ -26,6 +30,10 @@ pub(super) struct Shared {
     layers: HashMap<String, Arc<dyn BlockDevice>>,
     /// Volumes as users see them.
     volumes: HashMap<String, Arc<dyn BlockDevice>>,
+    /// Thin pools, by the names of their volumes.
+    pools: HashMap<String, Arc<Pool>>,
+    /// Origins with their snapshots, by the names of the origins.
+    families: HashMap<String, Arc<Family>>,
 }
 
 /// Opens a volume as users see it.
@@ -73,18 +81,10 @@ impl<'a> Opener<'a> {
         if let Some(device) = self.shared.volumes.get(name) {
             return Ok(Arc::clone(device));
         }
-        let ties = |segment: &&Segment| match &segment.kind {
-            SegmentKind::Snapshot { origin, cow, .. } => origin == name || cow == name,
-            _ => false,
+        let device = match snapshot::open(self, name)? {
+            Some(device) => device,
+            None => self.layer(name)?,
         };
-        let mut segments = self.group.metadata.logical_volumes.iter().flat_map(|lv| &lv.segments);
-        if segments.any(|segment| ties(&segment)) {
-            return Err(Error::Unsupported(format!(
-                "logical volume {}/{name}: snapshots",
-                self.group.name()
-            )));
-        }
-        let device = self.layer(name)?;
         self.shared.volumes.insert(name.into(), Arc::clone(&device));
         Ok(device)
     }
@@ -150,10 +150,16 @@ impl<'a> Opener<'a> {
                 self.group.name(),
                 lv.name
             ))),
+            SegmentKind::Thin { pool, device_id, external_origin, .. } => {
+                thin::open(self, segment, pool, *device_id, external_origin.as_deref())
+            }
+            SegmentKind::ThinPool { .. } => Err(Error::Refused(format!(
+                "logical volume {}/{} is a thin pool: its volumes can be opened, itself cannot",
+                self.group.name(),
+                lv.name
+            ))),
             SegmentKind::Mirror { .. }
             | SegmentKind::Raid { .. }
-            | SegmentKind::ThinPool { .. }
-            | SegmentKind::Thin { .. }
             | SegmentKind::Snapshot { .. }
             | SegmentKind::Cache { .. }
             | SegmentKind::CachePool { .. }

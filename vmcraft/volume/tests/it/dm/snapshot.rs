@@ -22,7 +22,7 @@ fn devices(dir: &Path) -> Vec<Arc<dyn BlockDevice>> {
 fn open(devices: &[Arc<dyn BlockDevice>]) -> Family {
     let cows = STORES.iter().zip(&devices[1..]).map(|(name, device)| Cow {
         name: (*name).into(),
-        store: Member { name: format!("{name}-cow"), device: device.clone() },
+        store: Ok(Member { name: format!("{name}-cow"), device: device.clone() }),
         size_bytes: devices[0].size(),
         chunk_bytes: 4096,
     });
