@@ -178,20 +178,22 @@ impl AreaHeader {
         Ok(TextLocation { offset, len, checksum })
     }
 
-    /// Writes a text into its place, and then the header that names it. `text` ends in a NUL.
-    pub(crate) fn write_text(&mut self, device: &dyn BlockDevice, text: &[u8]) -> Result<()> {
+    /// Takes a text that ends in a NUL as the one that counts. Returns what is to be written, in this order, and where
+    /// on the device: the text into its place, then the header that names it.
+    pub(crate) fn replace_text(&mut self, text: &[u8]) -> Result<Vec<(u64, Vec<u8>)>> {
         let location = self.next_location(text.len() as u64, checksum(text))?;
         let (first, wrapped) = text.split_at(self.before_wrap(&location).min(text.len()));
-        device.write_at(self.range.offset + location.offset, first)?;
+        let mut writes = vec![(self.range.offset + location.offset, first.to_vec())];
         if !wrapped.is_empty() {
-            device.write_at(self.range.offset + HEADER_BYTES, wrapped)?;
+            writes.push((self.range.offset + HEADER_BYTES, wrapped.to_vec()));
         }
         self.text = Some(location);
-        self.write(device)
+        writes.push((self.range.offset, self.encode()));
+        Ok(writes)
     }
 
-    /// Writes the header.
-    pub(crate) fn write(&self, device: &dyn BlockDevice) -> Result<()> {
+    /// The header as it is on disk.
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut raw = RawAreaHeader::new_zeroed();
         raw.magic = *MAGIC;
         raw.version = VERSION.into();
@@ -204,8 +206,14 @@ impl AreaHeader {
         }
         raw.texts[0].flags = u32::from(self.is_ignored).into();
         raw.checksum = checksum(&raw.as_bytes()[4..]).into();
-        device.write_at(self.range.offset, raw.as_bytes())?;
-        Ok(())
+        raw.as_bytes().to_vec()
+    }
+
+    /// How much longer the texts may become, in bytes, as LVM counts it: an old and a new one have to fit.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        // It keeps a sector back for each.
+        let used = SECTOR + self.text.map_or(0, |text| text.len);
+        ((self.range.len - HEADER_BYTES) / 2).saturating_sub(used) / SECTOR * SECTOR
     }
 }
 
@@ -219,6 +227,13 @@ mod tests {
         AreaHeader { range: Range { offset: 4096, len }, text: None, is_ignored: false }
     }
 
+    fn write(header: &mut AreaHeader, device: &MemoryDevice, text: &[u8]) -> Result<()> {
+        for (offset, bytes) in header.replace_text(text)? {
+            device.write_at(offset, &bytes)?;
+        }
+        Ok(())
+    }
+
     #[test] // Texts of all lengths go round the ring many times, and the one before is never touched.
     fn texts_go_round_the_ring() {
         let device = MemoryDevice::new(vec![0xee; 16384]);
@@ -227,7 +242,7 @@ mod tests {
         for round in 0..200_usize {
             let mut text = vec![b'a' + u8::try_from(round % 26).unwrap(); 1 + round * 37 % 3000];
             text.push(0);
-            header.write_text(&device, &text).unwrap();
+            write(&mut header, &device, &text).unwrap();
             text.pop();
             let read = AreaHeader::read(&device, header.range).unwrap();
             assert_eq!(read, header);
@@ -246,8 +261,8 @@ mod tests {
     fn full_areas_are_refused() {
         let device = MemoryDevice::new(vec![0; 16384]);
         let mut header = area(4096);
-        header.write_text(&device, &[b'x'; 2000]).unwrap();
-        let error = header.write_text(&device, &[b'y'; 2000]).unwrap_err().to_string();
+        write(&mut header, &device, &[b'x'; 2000]).unwrap();
+        let error = write(&mut header, &device, &[b'y'; 2000]).unwrap_err().to_string();
         assert!(error.contains("is full"), "{error}");
         assert_eq!(header.read_text(&device).unwrap().unwrap(), [b'x'; 2000]);
     }
@@ -256,7 +271,7 @@ mod tests {
     fn damaged_headers_are_named() {
         let device = MemoryDevice::new(vec![0; 16384]);
         let mut header = area(4096);
-        header.write_text(&device, b"text\0").unwrap();
+        write(&mut header, &device, b"text\0").unwrap();
         let other = Range { offset: 4096, len: 8192 };
         for (range, message) in [
             (other, "it is for another place"),

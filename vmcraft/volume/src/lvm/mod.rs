@@ -1,14 +1,17 @@
 //! LVM2: physical volumes, volume groups, logical volumes.
 //!
 //! [`scan`] reads the labels and metadata of the devices that it is given, and says what it found: nothing that is
-//! wrong with one of them hides the others. [`VolumeGroup::open`] makes a device of a logical volume.
+//! wrong with one of them hides the others. [`VolumeGroup::open`] makes a device of a logical volume. The methods of
+//! [`Lvm`] that change something check all of it before they write, and then read again what they wrote.
 //!
 //! The format is described in `docs/formats/lvm2.md`.
 
 mod activate;
 mod area;
+mod edit;
 mod group;
 mod label;
+mod report;
 mod scan;
 mod segment;
 mod text;
@@ -18,8 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmcraft_block::BlockDevice;
 
+pub use edit::{Author, NewVolume, Size};
 pub use group::{LogicalVolume, Metadata, PhysicalVolumeEntry};
 pub use label::{Label, Range};
+pub use report::{LvReport, PvReport, VgReport};
 pub use scan::scan;
 pub use segment::{Area, AreaOn, CacheVolume, RaidImage, Segment, SegmentKind};
 pub use uuid::LvmUuid;
@@ -35,6 +40,8 @@ pub struct Lvm {
     pub volume_groups: Vec<VolumeGroup>,
     /// What the user should know, such as a damaged copy of metadata. Each names the device or the group.
     pub warnings: Vec<String>,
+    /// All devices that were looked at.
+    members: Vec<Member>,
 }
 
 /// A device with the label of a physical volume.
@@ -130,6 +137,18 @@ impl VolumeGroup {
     /// The logical volumes that users see.
     pub fn visible_volumes(&self) -> impl Iterator<Item = &LogicalVolume> {
         self.metadata.logical_volumes.iter().filter(|lv| lv.is_visible())
+    }
+
+    /// The visible volumes that hold what users put there: no pools. These are what `lvs` of libguestfs lists.
+    pub fn public_volumes(&self) -> impl Iterator<Item = &LogicalVolume> {
+        let is_pool = |segment: &Segment| {
+            let kind = &segment.kind;
+            matches!(
+                kind,
+                SegmentKind::ThinPool { .. } | SegmentKind::CachePool { .. } | SegmentKind::VdoPool { .. }
+            )
+        };
+        self.visible_volumes().filter(move |lv| !lv.segments.iter().any(is_pool))
     }
 
     /// The physical volumes that are not there, by their identifiers.

@@ -37,7 +37,7 @@ pub fn scan(members: &[Member]) -> Lvm {
     for member in members {
         scan.device(member);
     }
-    scan.finish()
+    Lvm { members: members.to_vec(), ..scan.finish() }
 }
 
 #[derive(Default)]
@@ -180,7 +180,7 @@ impl Scan {
                 ));
             }
         }
-        Lvm { physical_volumes, volume_groups, warnings: self.warnings }
+        Lvm { physical_volumes, volume_groups, warnings: self.warnings, members: Vec::new() }
     }
 
     /// Warns of physical volumes whose metadata names a group that does not have them (any more).

@@ -141,8 +141,8 @@ impl Section {
     }
 
     /// Sets a list of texts.
-    pub(crate) fn set_texts(&mut self, key: &str, texts: &[impl AsRef<str>]) {
-        self.set(key, Value::List(texts.iter().map(|text| Value::from(text.as_ref())).collect()));
+    pub(crate) fn set_texts(&mut self, key: &str, texts: &[&str]) {
+        self.set(key, Value::List(texts.iter().map(|text| Value::from(*text)).collect()));
     }
 
     /// Adds a section at the end.
@@ -187,7 +187,10 @@ impl Section {
         for (key, node) in &self.entries {
             match node {
                 Node::Section(section) => {
-                    out.extend_from_slice(b"\n");
+                    // The text of a group begins with its name: LVM's tools look there without parsing.
+                    if !out.is_empty() {
+                        out.push(b'\n');
+                    }
                     out.extend_from_slice(key.as_bytes());
                     out.extend_from_slice(b" {\n");
                     section.write(out);

@@ -5,5 +5,6 @@ mod corpus;
 mod dm;
 mod editing;
 mod hostile;
+mod lvm;
 mod partitions;
 mod signatures;
