@@ -10,6 +10,7 @@ mod error;
 mod help;
 mod input;
 mod interrupt;
+mod keys;
 mod logging;
 mod open;
 mod options;

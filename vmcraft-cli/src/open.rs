@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use vmcraft::{DriveOptions, Guest, GuestPath, Mountable};
 
 use crate::error::{Error, Result, message};
+use crate::keys::{KeyOption, KeyReader};
 use crate::options::{Drive, GuestOptions, MountOption};
 use crate::prepared::Prepared;
 use crate::{logging, report};
@@ -14,9 +15,14 @@ use crate::{logging, report};
 impl GuestOptions {
     /// A handle with the disks added, not launched.
     pub(crate) fn guest(&self) -> Result<Guest> {
-        self.refuse_keys()?;
         logging::install();
         let mut guest = Guest::new();
+        for option in &self.keys {
+            let KeyOption { selector, key } = KeyOption::parse(option)?;
+            guest.add_key(&selector, key);
+        }
+        let reader = self.key_reader();
+        guest.set_key_prompt(Some(Box::new(move |device| reader.read(device).map_err(|e| e.to_string()))));
         guest.set_verbose(self.verbose || is_set(["VMCRAFT_DEBUG", "LIBGUESTFS_DEBUG"]))?;
         guest.set_trace(self.trace || is_set(["VMCRAFT_TRACE", "LIBGUESTFS_TRACE"]))?;
         logging::set_verbose(guest.get_verbose()?);
@@ -148,13 +154,9 @@ impl GuestOptions {
         }
     }
 
-    fn refuse_keys(&self) -> Result<()> {
-        let option = match (self.keys.first(), self.keys_from_stdin) {
-            (Some(key), _) => format!("--key {}", key.split(':').next().unwrap_or_default()),
-            (None, true) => "--keys-from-stdin".to_owned(),
-            (None, false) => return Ok(()),
-        };
-        Err(message(format!("{option}: this version opens no encrypted volumes, and needs no keys")))
+    /// Where keys come from that no option gives.
+    pub(crate) fn key_reader(&self) -> KeyReader {
+        KeyReader { from_stdin: self.keys_from_stdin, echo: self.echo_keys }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use bstr::{BString, ByteSlice};
+use vmcraft_volume::Key;
 
 use crate::path::{DeviceName, DeviceOrPath, GuestPath, Mountable};
 use crate::value::{FileIn, FileOut, Value};
@@ -73,6 +74,9 @@ pub enum ArgumentKind {
     FileIn,
     /// A file of the host that is written.
     FileOut,
+    /// A passphrase or key. It does not stand among the words of a script: it is asked for, and never
+    /// shown.
+    Key,
 }
 
 /// What a call returns.
@@ -118,6 +122,20 @@ impl Bound {
     pub fn get(&self, index: usize) -> Option<&Value> {
         self.0.get(index)?.as_ref()
     }
+
+    /// Has `read` give each key that the call needs, in order.
+    pub fn read_keys<E>(
+        mut self,
+        call: &Call,
+        mut read: impl FnMut(&'static Argument) -> Result<Key, E>,
+    ) -> Result<Self, E> {
+        for (slot, argument) in self.0.iter_mut().zip(call.arguments) {
+            if argument.kind == ArgumentKind::Key && slot.is_none() && !argument.optional {
+                *slot = Some(Value::Key(read(argument)?));
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Call {
@@ -129,10 +147,10 @@ impl Call {
     }
 
     /// How it is called, such as `mount-options options mountable mountpoint`, with optional
-    /// arguments as `[name:..]`.
+    /// arguments as `[name:..]`. Keys are not in it.
     pub fn synopsis(&self) -> String {
         let mut text = self.name.to_owned();
-        for argument in self.arguments {
+        for argument in self.arguments.iter().filter(|argument| argument.kind != ArgumentKind::Key) {
             match argument.optional {
                 false => text.push_str(&format!(" {}", argument.name)),
                 true => text.push_str(&format!(" [{}:..]", argument.name)),
@@ -143,26 +161,27 @@ impl Call {
 
     /// Checks the words of a script line against the call's arguments and converts them.
     ///
-    /// The first words are the arguments that must be given; the rest are `name:value`.
+    /// The first words are the arguments that must be given; the rest are `name:value`. The keys are
+    /// left to [`Bound::read_keys`].
     pub fn bind_words(&self, words: &[BString]) -> Result<Bound> {
-        let required = self.arguments.iter().filter(|argument| !argument.optional).count();
-        let has_optional = required < self.arguments.len();
-        if words.len() < required || (words.len() > required && !has_optional) {
+        let required: Vec<_> = self.required().collect();
+        let has_optional = self.arguments.iter().any(|argument| argument.optional);
+        if words.len() < required.len() || (words.len() > required.len() && !has_optional) {
             return Err(Error::Usage(format!(
                 "{} takes {} argument{}{}, not {} (usage: {})",
                 self.name,
-                required,
-                if required == 1 { "" } else { "s" },
+                required.len(),
+                if required.len() == 1 { "" } else { "s" },
                 if has_optional { " and optional ones" } else { "" },
                 words.len(),
                 self.synopsis(),
             )));
         }
         let mut bound = vec![None; self.arguments.len()];
-        for ((slot, argument), word) in bound.iter_mut().zip(self.arguments).zip(&words[..required]) {
-            *slot = Some(self.convert(argument, word)?);
+        for (index, word) in required.iter().zip(words) {
+            bound[*index] = Some(self.convert(&self.arguments[*index], word)?);
         }
-        for word in &words[required..] {
+        for word in &words[required.len()..] {
             let (name, value) = word.split_once_str(":").ok_or_else(|| {
                 Error::Usage(format!("{}: {word:?} is not of the form name:value", self.name))
             })?;
@@ -184,6 +203,15 @@ impl Call {
             bound[index] = Some(self.convert(&self.arguments[index], &BString::from(value))?);
         }
         Ok(Bound(bound))
+    }
+
+    /// Where among the arguments those are that a script's first words are: all that must be given, but
+    /// no keys.
+    pub fn required(&self) -> impl Iterator<Item = usize> {
+        let arguments = self.arguments.iter().enumerate();
+        arguments
+            .filter(|(_, argument)| !argument.optional && argument.kind != ArgumentKind::Key)
+            .map(|(at, _)| at)
     }
 
     /// Checks typed values against the call's arguments: `None` for an optional one left out.
@@ -220,6 +248,7 @@ impl Call {
             | ArgumentKind::DeviceOrPath
             | ArgumentKind::Path => Value::String(word.clone()),
             ArgumentKind::Buffer => Value::Buffer(word.to_vec()),
+            ArgumentKind::Key => Value::Key(Key::new(word.to_vec())),
             ArgumentKind::List => {
                 Value::List(split_list(word).ok_or_else(|| refuse("a list: a quote is not closed"))?)
             }
@@ -363,6 +392,7 @@ from_argument!(&'a [u8], Buffer, "bytes", Some(Value::Buffer(b)) => b, Some(Valu
 from_argument!(&'a [BString], List, "a list", Some(Value::List(l)) => l);
 from_argument!(&'a FileIn, FileIn, "a file of the host", Some(Value::FileIn(f)) => f);
 from_argument!(&'a FileOut, FileOut, "a file of the host", Some(Value::FileOut(f)) => f);
+from_argument!(&'a Key, Key, "a key", Some(Value::Key(k)) => k);
 from_argument!(bool, Bool, "true or false", Some(Value::Bool(b)) => *b);
 from_argument!(i64, Int64, "a number", Some(Value::Int(i)) => *i);
 

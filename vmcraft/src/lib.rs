@@ -75,5 +75,7 @@ pub use error::{Error, Result};
 pub use guest::Guest;
 pub use host::Progress;
 pub use metrics::Metrics;
+pub use vmcraft_volume::Key;
+
 pub use path::{DeviceName, DeviceOrPath, GuestPath, Mountable};
 pub use stack::DeviceNode;

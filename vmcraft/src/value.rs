@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use bstr::BString;
+use vmcraft_volume::Key;
 
 /// An argument or result of a call, when the call is made through the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ pub enum Value {
     FileIn(FileIn),
     /// Where a call writes a file of the host.
     FileOut(FileOut),
+    /// What opens an encrypted device: never printed.
+    Key(Key),
 }
 
 /// A file of the host that a call reads.

@@ -77,6 +77,7 @@ fn kind(argument: &Argument) -> String {
         ArgumentKind::Device => "a device",
         ArgumentKind::Mountable => "a device, or a subvolume as `btrfsvol:DEVICE/NAME`",
         ArgumentKind::DeviceOrPath => "a device, or a path inside the guest",
+        ArgumentKind::Key => "a passphrase or key: it is asked for, and does not stand in the command",
         ArgumentKind::FileIn => "a file of the host that is read; `-` is standard input",
         ArgumentKind::FileOut => "a file of the host that is written; `-` is standard output",
     };

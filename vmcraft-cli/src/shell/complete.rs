@@ -128,8 +128,8 @@ fn arguments(name: &BStr, words: &[BString], begun: &BStr, around: &mut Surround
         _ => {}
     }
     let Some(call) = Call::find(&normal) else { return Vec::new() };
-    match call.arguments.get(words.len()) {
-        Some(argument) if !argument.optional => argument_values(argument.kind, argument.name, begun, around),
+    match call.required().nth(words.len()).and_then(|at| call.arguments.get(at)) {
+        Some(argument) => argument_values(argument.kind, argument.name, begun, around),
         _ => optional_arguments(call, words, begun, around),
     }
 }

@@ -13,7 +13,7 @@ use vmcraft::value::{Field, Struct, Value};
 /// The result as JSON; `None` if the call returns nothing.
 pub(crate) fn to_json(value: &Value) -> Option<Json> {
     Some(match value {
-        Value::Unit | Value::FileIn(_) | Value::FileOut(_) => return None,
+        Value::Unit | Value::FileIn(_) | Value::FileOut(_) | Value::Key(_) => return None,
         Value::Bool(truth) => Json::Bool(*truth),
         Value::Int(number) => Json::Number((*number).into()),
         Value::String(text) => bytes(text),

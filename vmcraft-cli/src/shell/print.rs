@@ -26,7 +26,7 @@ pub(crate) fn print(out: &mut dyn Write, value: &Value, print: Print) -> io::Res
             writeln!(out, "}}")
         }),
         // No call returns an argument.
-        Value::FileIn(_) | Value::FileOut(_) => Ok(()),
+        Value::FileIn(_) | Value::FileOut(_) | Value::Key(_) => Ok(()),
     }
 }
 

@@ -337,7 +337,9 @@ impl Session {
         // The files live until the call has read them.
         let _here_documents = here_documents(call, &mut words, script)?;
         windows::resolve(&self.guest, call, &mut words)?;
+        let reader = self.options.guest.key_reader();
         let bound = call.bind_words(&words)?;
+        let bound = bound.read_keys(call, |argument| reader.read(argument.name))?;
         if self.is_tracing() {
             report::trace(&trace::call(call, &words));
         }
@@ -522,8 +524,8 @@ impl Session {
 /// names into the words.
 fn here_documents(call: &Call, words: &mut [BString], script: &mut Script) -> Result<Vec<NamedTempFile>> {
     let mut files = Vec::new();
-    for (argument, word) in call.arguments.iter().zip(words) {
-        if argument.optional || argument.kind != ArgumentKind::FileIn {
+    for (argument, word) in call.required().map(|at| &call.arguments[at]).zip(words) {
+        if argument.kind != ArgumentKind::FileIn {
             continue;
         }
         let Some(end) = word.strip_prefix(b"-<<") else { continue };

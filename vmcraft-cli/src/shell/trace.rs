@@ -2,24 +2,28 @@
 
 use bstr::{BString, ByteSlice};
 use vmcraft::Result;
-use vmcraft::call::Call;
+use vmcraft::call::{ArgumentKind, Call};
 use vmcraft::value::Value;
 
 /// How many bytes of a text are shown.
 const MOST_BYTES: usize = 256;
+/// What stands for a key.
+const HIDDEN: &str = "\"***\"";
 
 /// The call, before it is made.
 pub(crate) fn call(call: &Call, words: &[BString]) -> String {
     let mut text = call.name.to_owned();
-    let required = call.arguments.iter().filter(|argument| !argument.optional).count();
-    for (index, word) in words.iter().enumerate() {
-        text.push(' ');
-        match word.split_once_str(":") {
-            Some((name, value)) if index >= required => {
-                text.push_str(&format!("{}:{}", name.as_bstr(), quoted(value)));
-            }
-            _ => text.push_str(&quoted(word)),
-        }
+    let mut words = words.iter();
+    for argument in call.arguments.iter().filter(|argument| !argument.optional) {
+        let shown = match argument.kind {
+            ArgumentKind::Key => Some(HIDDEN.to_owned()),
+            _ => words.next().map(|word| quoted(word)),
+        };
+        text.extend(shown.map(|shown| format!(" {shown}")));
+    }
+    for word in words {
+        let (name, value) = word.split_once_str(":").unwrap_or((b"", word));
+        text.push_str(&format!(" {}:{}", name.as_bstr(), quoted(value)));
     }
     text
 }
@@ -51,6 +55,7 @@ fn shown(value: &Value) -> String {
         },
         Value::FileIn(file) => format!("{file:?}"),
         Value::FileOut(file) => format!("{file:?}"),
+        Value::Key(_) => HIDDEN.to_owned(),
     }
 }
 

@@ -10,9 +10,9 @@ const PREFIX: &[u8] = b"win:";
 
 /// Turns words that are such paths into paths of the guest, with the case that its names have.
 pub(super) fn resolve(guest: &Guest, call: &Call, words: &mut [BString]) -> Result<()> {
-    for (argument, word) in call.arguments.iter().zip(words) {
+    for (argument, word) in call.required().map(|at| &call.arguments[at]).zip(words) {
         let is_path = matches!(argument.kind, ArgumentKind::Path | ArgumentKind::DeviceOrPath);
-        if argument.optional || !is_path {
+        if !is_path {
             continue;
         }
         let Some(path) = word.get(PREFIX.len()..).filter(|_| word.to_ascii_lowercase().starts_with(PREFIX))

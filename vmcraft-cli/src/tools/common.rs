@@ -25,7 +25,8 @@ pub(crate) struct ToolOptions {
     #[arg(long, value_name = "DIR", help_heading = "Disks")]
     pub(crate) allow_backing: Vec<PathBuf>,
 
-    /// A key for an encrypted volume: ID:key:TEXT, ID:file:NAME or ID:clevis
+    /// A key for an encrypted volume: ID:key:TEXT, ID:file:NAME or ID:env:VARIABLE, where ID is a device, a UUID
+    /// or all
     #[arg(long = "key", value_name = "SELECTOR", help_heading = "Disks")]
     pub(crate) keys: Vec<String>,
 
