@@ -368,8 +368,8 @@ fn disk_info_agrees_with_qemu_img() {
 fn options_of_later_versions_are_refused_by_name() {
     let guest = Guest::new();
     for (options, name) in [
-        (&["--key", "/dev/sda1:key:x"][..], "--key"),
-        (&["--keys-from-stdin"], "--keys-from-stdin"),
+        (&["--key", "/dev/sda1:clevis"][..], "clevis"),
+        (&["--key", "/dev/sda1"], "ID:key:TEXT"),
         (&["--live"], "--live"),
     ] {
         let done = output(guest.command().args(options).args(["echo", "no"]));

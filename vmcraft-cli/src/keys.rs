@@ -75,6 +75,11 @@ pub(crate) struct KeyReader {
 }
 
 impl KeyReader {
+    /// Whether keys are read from an input at which nobody sits.
+    pub(crate) fn asks_nobody(self) -> bool {
+        self.from_stdin && !io::stdin().is_terminal()
+    }
+
     /// Asks for a key: of the argument of a call, or of a device.
     pub(crate) fn read(self, what: &str) -> Result<Key> {
         if self.from_stdin {

@@ -12,6 +12,7 @@ use vmcraft_block::{
     Access, BlockDevice, Counters, ImageIdentity, Slice, Transaction, TransactionDisk, TransactionOptions,
 };
 use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
+use vmcraft_volume::Key;
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
 use crate::device::{self, Disk, Found};
@@ -21,6 +22,7 @@ use crate::drive::{
 use crate::driver;
 use crate::host::{Host, Progress};
 use crate::inspect::Inspection;
+use crate::keys::{KeyPrompt, Keys};
 use crate::settings::Settings;
 use crate::stack::{Stack, Volume};
 use crate::vfs::{LastLink, Node, Vfs};
@@ -48,6 +50,8 @@ pub struct Guest {
     pub(crate) write_protected: BTreeSet<String>,
     /// What was said of the volumes already.
     said: BTreeSet<String>,
+    /// What opens encrypted devices.
+    pub(crate) keys: Keys,
     /// How many changes that are all or nothing are going on inside each other.
     pub(crate) changes: u32,
     /// Opened file systems, by the canonical name of their device and whether the journal was ignored.
@@ -85,6 +89,7 @@ impl Guest {
             guessed_formats: BTreeSet::new(),
             write_protected: BTreeSet::new(),
             said: BTreeSet::new(),
+            keys: Keys::default(),
             changes: 0,
             filesystems: Mutex::default(),
             vfs: Vfs::default(),
@@ -150,6 +155,19 @@ impl Guest {
     /// the host's clock.
     pub fn set_clock(&mut self, now: Option<vmcraft_fs::Timestamp>) {
         self.host.clock.set(now);
+    }
+
+    /// Gives a key for encrypted devices, to be used by [`open_encrypted`](Guest::open_encrypted).
+    ///
+    /// `selector` is a device's name (`/dev/sda2`, `/dev/vg/lv`), the UUID of what encrypts it, or `all`.
+    /// Several keys may be given for a device: the first that fits opens it. They outlive a shutdown.
+    pub fn add_key(&mut self, selector: &str, key: Key) {
+        self.keys.add(selector, key);
+    }
+
+    /// Who is asked for the keys of encrypted devices for which none was given.
+    pub fn set_key_prompt(&mut self, prompt: Option<KeyPrompt>) {
+        self.keys.prompt = prompt;
     }
 
     /// Takes what the user should know and no error said, such as a partition table's bad header.

@@ -36,6 +36,7 @@ mod hexdump;
 mod host;
 pub mod inspect;
 mod libvirt;
+mod keys;
 mod limits;
 mod lines;
 mod links;
@@ -74,8 +75,8 @@ pub use drive::{DriveOptions, directory_gate};
 pub use error::{Error, Result};
 pub use guest::Guest;
 pub use host::Progress;
+pub use keys::KeyPrompt;
 pub use metrics::Metrics;
-pub use vmcraft_volume::Key;
-
 pub use path::{DeviceName, DeviceOrPath, GuestPath, Mountable};
 pub use stack::DeviceNode;
+pub use vmcraft_volume::Key;

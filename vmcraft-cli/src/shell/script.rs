@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use bstr::{BString, ByteSlice};
+use vmcraft::Key;
 
 use crate::error::{Result, message};
 use crate::report::Location;
@@ -85,6 +86,13 @@ impl Script {
             content.push(b'\n');
         }
         Err(message(format!("the here-document has no end: no line is {}", end.as_bstr())))
+    }
+
+    /// The next line, as the key of what is named.
+    pub(crate) fn key(&mut self, what: &str) -> Result<Key> {
+        let line = self.raw_line(true)?;
+        let line = line.ok_or_else(|| message(format!("{what}: a key is needed, and the input has ended")))?;
+        Ok(Key::new(line.into()))
     }
 
     fn raw_line(&mut self, more: bool) -> Result<Option<BString>> {

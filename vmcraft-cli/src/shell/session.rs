@@ -339,7 +339,10 @@ impl Session {
         windows::resolve(&self.guest, call, &mut words)?;
         let reader = self.options.guest.key_reader();
         let bound = call.bind_words(&words)?;
-        let bound = bound.read_keys(call, |argument| reader.read(argument.name))?;
+        let bound = bound.read_keys(call, |argument| {
+            // Where a script takes the place of standard input, the keys are in it.
+            if reader.asks_nobody() { script.key(argument.name) } else { reader.read(argument.name) }
+        })?;
         if self.is_tracing() {
             report::trace(&trace::call(call, &words));
         }

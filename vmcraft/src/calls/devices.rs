@@ -5,7 +5,8 @@ use vmcraft_block::BlockDevice;
 use vmcraft_macros::api;
 use vmcraft_volume::partition::Partition;
 
-use crate::device::{self, disk_name};
+use crate::device::{self, Disk, disk_name};
+use crate::stack::{Kind, Volume};
 use crate::{DeviceName, Error, Guest, Mountable, Result};
 
 #[api(area = "devices")]
@@ -30,7 +31,8 @@ impl Guest {
 
     /// List the partitions of all disks
     ///
-    /// Extended partitions of an MBR are among them.
+    /// Extended partitions of an MBR are among them, and after those of the disks the partitions of
+    /// arrays and other volumes, such as `/dev/md127p1`.
     ///
     /// ```guestfish
     /// list-partitions
@@ -90,8 +92,9 @@ impl Guest {
 
     /// Return the usual name of a device
     ///
-    /// `/dev/vdX`, `/dev/hdX` and `/dev/xvdX`, also with a partition's number, become `/dev/sdX`.
-    /// Other names are returned as they are. The device need not exist.
+    /// `/dev/vdX`, `/dev/hdX` and `/dev/xvdX`, also with a partition's number, become `/dev/sdX`, and
+    /// `/dev/mapper/VG-LV` becomes `/dev/VG/LV`. Other names are returned as they are. The device need not
+    /// exist.
     ///
     /// ```guestfish
     /// canonical-device-name /dev/vda1
@@ -101,29 +104,33 @@ impl Guest {
         Ok(match parsed {
             Some((index, None)) => disk_name(index).into(),
             Some((index, Some(number))) => format!("{}{number}", disk_name(index)).into(),
-            None => device.as_bstr().to_owned(),
+            None => match self.find_logical_volume(device) {
+                Some(volume) => volume.name.as_str().into(),
+                None => device.as_bstr().to_owned(),
+            },
         })
     }
 
     /// Say whether a device is a whole disk
     ///
+    /// Partitions are none, and neither are volumes.
+    ///
     /// ```guestfish
     /// is-whole-device /dev/sda
     /// ```
     pub fn is_whole_device(&self, device: &DeviceName) -> Result<bool> {
-        Ok(self.find_device(device)?.partition.is_none())
+        let found = self.find_device(device)?;
+        Ok(found.index.is_some() && found.partition.is_none())
     }
 
     /// Say whether a device is a logical volume
     ///
-    /// This version opens no volume groups, so none is.
-    ///
     /// ```guestfish
-    /// is-lv /dev/sda1
+    /// is-lv /dev/vg/lv
     /// ```
     pub fn is_lv(&self, mountable: &Mountable) -> Result<bool> {
-        self.split_mountable(mountable)?;
-        Ok(false)
+        let (device, _) = self.split_mountable(mountable)?;
+        Ok(self.find_logical_volume(DeviceName::new(&device)).is_some_and(|volume| volume.name == device))
     }
 
     /// Return the disk that a partition is on
@@ -302,14 +309,29 @@ impl Guest {
 }
 
 impl Guest {
-    /// All partitions with their canonical names.
+    /// All partitions with their canonical names: those of disks, of arrays, and of other volumes.
     pub(super) fn partitions(&self) -> Result<Vec<(String, &Partition)>> {
         let mut partitions = Vec::new();
         for (index, disk) in self.launched()?.iter().enumerate() {
-            let name = disk_name(index);
-            partitions.extend(disk.partitions().iter().map(|p| (format!("{name}{}", p.number), p)));
+            if self.stack.shows_partitions(index) {
+                let name = disk_name(index);
+                partitions.extend(disk.partitions().iter().map(|p| (format!("{name}{}", p.number), p)));
+            }
+        }
+        for kind in [Kind::Array, Kind::LogicalVolume, Kind::Decrypted, Kind::DynamicVolume] {
+            for volume in self.sorted_volumes(kind) {
+                let of_volume = volume.disk.iter().flat_map(Disk::partitions);
+                partitions.extend(of_volume.map(|p| (volume.partition_name(p.number), p)));
+            }
         }
         Ok(partitions)
+    }
+
+    /// The logical volume with this name, whichever of its names that is and whether or not it can be
+    /// opened.
+    pub(super) fn find_logical_volume(&self, name: &DeviceName) -> Option<&Volume> {
+        let volume = self.stack.find(name.as_bstr().to_str().ok()?)?;
+        (volume.kind == Kind::LogicalVolume).then_some(volume)
     }
 
     /// The canonical name of a device of which nothing is mounted, and none of its file systems open any

@@ -8,10 +8,20 @@ use vmcraft_volume::signature::{self, Signature};
 
 use crate::device::disk_name;
 use crate::partition_types;
+use crate::stack::Kind;
 use crate::{DeviceName, Error, Guest, Mountable, Result};
 
 /// What libguestfs takes for containers rather than file systems, besides members of arrays.
 const ENCRYPTED: &[&str] = &["crypto_LUKS", "BitLocker", "cs_fvault2"];
+
+/// The kinds of volumes in the order in which they are listed after disks and partitions.
+const STACKED: &[Kind] = &[
+    Kind::Array,
+    Kind::LogicalVolume,
+    Kind::Decrypted,
+    Kind::DynamicVolume,
+    Kind::DynamicPartition,
+];
 
 #[api(area = "signatures")]
 impl Guest {
@@ -20,7 +30,8 @@ impl Guest {
     /// The result is a table from devices to the types of their file systems, as `vfs-type` names
     /// them. `unknown` is a device where nothing was recognised, and `swap` is swap space. Members
     /// of arrays and volume groups, encrypted devices, extended partitions and those that Windows
-    /// reserves are left out.
+    /// reserves are left out. After the disks and partitions come arrays, logical volumes, the contents of
+    /// encrypted devices that were opened, and the volumes of dynamic disks.
     ///
     /// ```guestfish
     /// list-filesystems
@@ -28,7 +39,7 @@ impl Guest {
     pub fn list_filesystems(&self) -> Result<Vec<(BString, BString)>> {
         let mut devices = Vec::new();
         for (index, disk) in self.launched()?.iter().enumerate() {
-            if disk.partitions().is_empty() {
+            if disk.partitions().is_empty() || !self.stack.shows_partitions(index) {
                 devices.push(disk_name(index));
             }
         }
@@ -36,6 +47,13 @@ impl Guest {
             if partition.role != PartitionRole::Extended && partition_types::can_hold_file_system(partition) {
                 devices.push(name);
             }
+        }
+        for kind in STACKED {
+            let whole = self.sorted_volumes(*kind).into_iter().filter(|volume| {
+                // What cannot be opened is there all the same.
+                volume.disk.as_ref().map_or(true, |disk| disk.partitions().is_empty())
+            });
+            devices.extend(whole.map(|volume| volume.name.clone()));
         }
         let mut rows = Vec::new();
         for name in devices {
@@ -231,10 +249,13 @@ impl Guest {
     }
 
     /// The devices that something can be on: partitions before disks, whose first bytes can be those
-    /// of a partition.
+    /// of a partition, and then the volumes.
     pub(super) fn devices(&self) -> Result<Vec<String>> {
         let mut devices = self.list_partitions()?;
         devices.extend(self.list_devices()?);
+        for kind in STACKED {
+            devices.extend(self.volumes_of(*kind)?);
+        }
         Ok(devices)
     }
 
