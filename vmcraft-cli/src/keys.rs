@@ -31,8 +31,9 @@ impl KeyOption {
             ("key", Some(text)) if !selector.is_empty() => Key::new(text.as_bytes().to_vec()),
             ("file", Some(name)) if !selector.is_empty() => key_of_file(name)?,
             ("env", Some(name)) if !selector.is_empty() => {
-                let value = std::env::var_os(name)
-                    .ok_or_else(|| message(format!("--key {selector}:env:{name}: there is no such variable")))?;
+                let value = std::env::var_os(name).ok_or_else(|| {
+                    message(format!("--key {selector}:env:{name}: there is no such variable"))
+                })?;
                 Key::new(value.into_encoded_bytes())
             }
             ("clevis", None) => {
@@ -95,7 +96,13 @@ impl KeyReader {
         self.ask(what, true, &terminal, &mut BufReader::new(&terminal))
     }
 
-    fn ask(self, what: &str, is_terminal: bool, terminal: &impl AsFd, input: &mut dyn BufRead) -> Result<Key> {
+    fn ask(
+        self,
+        what: &str,
+        is_terminal: bool,
+        terminal: &impl AsFd,
+        input: &mut dyn BufRead,
+    ) -> Result<Key> {
         let _hidden = if is_terminal {
             let mut out = io::stdout();
             let prompt = write!(out, "Enter key or passphrase (\"{what}\"): ").and_then(|()| out.flush());

@@ -49,9 +49,7 @@ const GROUPS: &[Group] = &[
     Group {
         names: "aug-* hivex-* journal-* yara-* inotify-* ldmtool* list-ldm-* download-inode download-blocks \
             filesystem-walk find-inode isoinfo isoinfo-device initrd-cat initrd-list ntfscat-i xfs-info xfs-info2 \
-            cryptsetup-* luks-* clevis-luks-unlock lvs-full vgs-full pvs-full vgscan lvm-scan \
-            vg-activate vg-activate-all lvm-set-filter lvm-clear-filter lvm-canonical-lv-name lvuuid vguuid pvuuid \
-            vglvuuids vgpvuuids vgmeta md-detail md-stat md-stop swapon-* swapoff-*",
+            cryptsetup-* luks-* clevis-luks-unlock md-detail md-stat md-stop swapon-* swapoff-*",
         reason: "is not in this version",
     },
     Group {

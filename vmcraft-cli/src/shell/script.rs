@@ -91,7 +91,8 @@ impl Script {
     /// The next line, as the key of what is named.
     pub(crate) fn key(&mut self, what: &str) -> Result<Key> {
         let line = self.raw_line(true)?;
-        let line = line.ok_or_else(|| message(format!("{what}: a key is needed, and the input has ended")))?;
+        let line =
+            line.ok_or_else(|| message(format!("{what}: a key is needed, and the input has ended")))?;
         Ok(Key::new(line.into()))
     }
 

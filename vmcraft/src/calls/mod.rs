@@ -15,6 +15,7 @@ mod filesystems;
 pub(crate) mod handle;
 mod inspection;
 mod kinds;
+pub(crate) mod lvm;
 mod making;
 pub(crate) mod metadata;
 mod mounts;
@@ -46,6 +47,10 @@ pub(crate) const AREAS: &[&[Call]] = &[
     partitions::CALLS,
     partitioning::CALLS,
     volumes::CALLS,
+    lvm::physical_volumes::CALLS,
+    lvm::volume_groups::CALLS,
+    lvm::logical_volumes::CALLS,
+    lvm::activation::CALLS,
     signatures::CALLS,
     filesystems::CALLS,
     swap::CALLS,

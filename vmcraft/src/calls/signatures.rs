@@ -15,13 +15,8 @@ use crate::{DeviceName, Error, Guest, Mountable, Result};
 const ENCRYPTED: &[&str] = &["crypto_LUKS", "BitLocker", "cs_fvault2"];
 
 /// The kinds of volumes in the order in which they are listed after disks and partitions.
-const STACKED: &[Kind] = &[
-    Kind::Array,
-    Kind::LogicalVolume,
-    Kind::Decrypted,
-    Kind::DynamicVolume,
-    Kind::DynamicPartition,
-];
+const STACKED: &[Kind] =
+    &[Kind::Array, Kind::LogicalVolume, Kind::Decrypted, Kind::DynamicVolume, Kind::DynamicPartition];
 
 #[api(area = "signatures")]
 impl Guest {
@@ -49,11 +44,15 @@ impl Guest {
             }
         }
         for kind in STACKED {
-            let whole = self.sorted_volumes(*kind).into_iter().filter(|volume| {
-                // What cannot be opened is there all the same.
-                volume.disk.as_ref().map_or(true, |disk| disk.partitions().is_empty())
-            });
-            devices.extend(whole.map(|volume| volume.name.clone()));
+            let names = match kind {
+                Kind::LogicalVolume => self.lvs()?,
+                _ => self.volumes_of(*kind)?,
+            };
+            // What cannot be opened is there all the same.
+            devices.extend(names.into_iter().filter(|name| {
+                let disk = self.stack.find(name).and_then(|volume| volume.disk.as_ref().ok());
+                disk.is_none_or(|disk| disk.partitions().is_empty())
+            }));
         }
         let mut rows = Vec::new();
         for name in devices {
