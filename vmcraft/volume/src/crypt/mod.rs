@@ -14,9 +14,7 @@ mod spec;
 mod tests;
 mod xts;
 
-#[allow(unused_imports)]
 pub(crate) use device::{CryptDevice, CryptLayout};
-#[allow(unused_imports)]
 pub(crate) use spec::CipherSpec;
 
 /// How the sectors of a run are numbered.
