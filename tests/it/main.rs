@@ -5,6 +5,7 @@ mod corpus;
 mod customize;
 mod disks;
 mod fidelity;
+mod filesystem_tools;
 mod filesystems;
 mod guestfish;
 mod inspect;
