@@ -5,6 +5,7 @@
 //! that shows in turn, until nothing new appears. It is built again when something below has changed;
 //! a [`Handle`] stands for each volume meanwhile, so that what is open on it goes on.
 
+mod arrays;
 mod encrypted;
 mod handle;
 mod lvm;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::Member;
 use vmcraft_volume::lvm::Lvm;
+use vmcraft_volume::md::Array;
 use vmcraft_volume::signature::Signature;
 
 pub(crate) use self::encrypted::MAPPER;
@@ -75,6 +77,14 @@ pub(crate) struct Stack {
     containers: BTreeMap<String, Container>,
     /// What stands for each device of the stack towards what is above it, by canonical name.
     handles: BTreeMap<String, Arc<Handle>>,
+    /// The arrays that were found, with the names of their devices.
+    arrays: Vec<(String, Array)>,
+    /// How many members they were put together from.
+    known_array_members: usize,
+    /// The numbers of the arrays' devices, by UUID: kept when the stack is built again.
+    array_numbers: BTreeMap<String, u32>,
+    /// The arrays that were stopped, by UUID.
+    stopped_arrays: BTreeSet<String>,
     /// What was found of LVM.
     lvm: Lvm,
     /// The volume groups that were deactivated, by name.

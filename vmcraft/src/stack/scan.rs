@@ -10,13 +10,13 @@ use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 use vmcraft_volume::signature;
 
 use super::handle::Gone;
-use super::{Container, Handle, Kind, Stack, Volume};
+use super::{Container, Handle, Kind, Stack, Volume, arrays};
 use crate::device::{Disk, disk_name};
 
 /// How many volumes may lie on each other. Real stacks have three or four.
 const MAX_DEPTH: usize = 12;
-/// How many devices are looked at.
-const MAX_DEVICES: usize = 16_384;
+/// How many volumes are taken up. Large hosts have some hundreds.
+const MAX_VOLUMES: usize = 4096;
 
 /// A volume as one of the formats found it.
 pub(super) struct Found {
@@ -37,12 +37,13 @@ impl Stack {
             old_handles: std::mem::take(&mut self.handles),
             stack: self,
             queue: Vec::new(),
-            looked_at: 0,
             warnings: Vec::new(),
         };
         scan.stack.volumes.clear();
         scan.stack.containers.clear();
         scan.stack.lvm = Lvm::default();
+        scan.stack.arrays.clear();
+        scan.stack.known_array_members = 0;
         scan.stack.hidden_tables.clear();
         scan.queue_disks(disks);
         scan.run();
@@ -52,6 +53,9 @@ impl Stack {
             handle.set(Arc::new(Gone { name, size }));
         }
         // Those of earlier rounds lacked what came later.
+        warnings.extend(self.arrays.iter().flat_map(|(name, array)| {
+            array.warnings.iter().map(move |warning| format!("{name}: {warning}"))
+        }));
         warnings.extend(self.lvm.warnings.iter().cloned());
         warnings.extend(self.close_gone());
         warnings
@@ -64,7 +68,6 @@ struct Scan<'a> {
     old_handles: BTreeMap<String, Arc<Handle>>,
     /// What is still to be looked at.
     queue: Vec<Member>,
-    looked_at: usize,
     warnings: Vec<String>,
 }
 
@@ -78,7 +81,7 @@ impl Scan<'_> {
                 // An array of whole disks whose superblock is at their end shows its partition table on each of
                 // them. A superblock of version 0.90 at the end of the last partition looks the same.
                 let of = |device: &dyn BlockDevice| match signature::probe_container(device) {
-                    Ok(Some(signature)) if signature.kind == "linux_raid_member" => Some(signature.uuid),
+                    Ok(Some(signature)) if signature.kind == arrays::MEMBER => Some(signature.uuid),
                     _ => None,
                 };
                 let whole = of(&disk.device);
@@ -127,10 +130,6 @@ impl Scan<'_> {
 
     /// Remembers a device if it is a member of something, or encrypted.
     fn look_at(&mut self, member: Member) {
-        self.looked_at += 1;
-        if self.looked_at > MAX_DEVICES {
-            return;
-        }
         match signature::probe_container(&member.device) {
             Ok(Some(signature)) => {
                 let device = self.handle(&member.name, member.device);
@@ -161,13 +160,21 @@ impl Scan<'_> {
 
     /// All volumes that can be made of the members met so far.
     fn find(&mut self) -> Vec<Found> {
-        let mut found = self.stack.find_decrypted();
+        let mut found = self.stack.find_arrays();
+        found.extend(self.stack.find_decrypted());
         found.extend(self.stack.find_logical_volumes());
         found
     }
 
     /// Takes up a volume, and queues what is on it unless it was there before.
     fn add(&mut self, found: Found) {
+        if self.stack.volumes.len() >= MAX_VOLUMES {
+            let warning = format!("there are more than {MAX_VOLUMES} volumes: the others are left out");
+            if self.warnings.last() != Some(&warning) {
+                self.warnings.push(warning);
+            }
+            return;
+        }
         let known = self.stack.volumes.iter().position(|volume| volume.name == found.name);
         let was_open = known.is_some_and(|at| self.stack.volumes[at].disk.is_ok());
         let disk = found.device.map(|device| {
