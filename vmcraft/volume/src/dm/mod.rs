@@ -2,9 +2,11 @@
 
 mod linear;
 mod persistent;
+mod read_only;
 pub mod snapshot;
 mod striped;
 pub mod thin;
 
 pub use linear::{Content, Linear, Piece};
+pub(crate) use read_only::ReadOnly;
 pub use striped::{Column, Striped};

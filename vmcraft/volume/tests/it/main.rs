@@ -5,6 +5,7 @@ mod corpus;
 mod dm;
 mod editing;
 mod hostile;
+mod ldm;
 mod luks;
 mod lvm;
 mod partitions;

@@ -8,16 +8,15 @@ mod stripes;
 mod thin;
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Discard, MapExtents};
+use vmcraft_block::BlockDevice;
 
 use super::segment::{Area, AreaOn, Segment, SegmentKind};
 use super::{Backing, LogicalVolume, PhysicalVolumeEntry, VolumeGroup};
 use crate::dm::snapshot::Family;
 use crate::dm::thin::Pool;
-use crate::dm::{Content, Linear, Piece};
+use crate::dm::{Content, Linear, Piece, ReadOnly};
 use crate::{Error, Result};
 
 /// How deep volumes may stand on volumes: a snapshot of a cached RAID volume is five deep.
@@ -47,7 +46,7 @@ pub(super) fn open(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Resu
     if is_writable && group.shared_with_others().is_none() && group.metadata.has_status("WRITE") {
         Ok(device)
     } else {
-        Ok(Arc::new(ReadOnly(device)))
+        Ok(Arc::new(ReadOnly::new(device, "the logical volume is read-only")))
     }
 }
 
@@ -213,35 +212,5 @@ impl<'a> Opener<'a> {
     /// A number of extents in bytes.
     pub(super) fn bytes(&self, extents: u64) -> u64 {
         extents.saturating_mul(self.group.metadata.extent_size)
-    }
-}
-
-/// A device that is not to be written.
-struct ReadOnly(Arc<dyn BlockDevice>);
-
-impl BlockDevice for ReadOnly {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, _offset: u64, _buf: &[u8]) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the logical volume is read-only"))
-    }
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn is_read_only(&self) -> bool {
-        true
-    }
-    fn logical_sector_size(&self) -> u32 {
-        self.0.logical_sector_size()
-    }
-    fn extents(&self) -> Option<&dyn MapExtents> {
-        self.0.extents()
-    }
-    fn discard(&self) -> Option<&dyn Discard> {
-        None
     }
 }
