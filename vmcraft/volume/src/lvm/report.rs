@@ -172,6 +172,13 @@ fn free_metadata_bytes(pv: &PhysicalVolume) -> u64 {
     used.map(super::area::AreaHeader::free_bytes).min().unwrap_or(0)
 }
 
+/// Tags in the order in which LVM reports them.
+fn sorted(tags: &[String]) -> Vec<String> {
+    let mut tags = tags.to_vec();
+    tags.sort_unstable();
+    tags
+}
+
 fn flag(is_set: bool, letter: char) -> char {
     if is_set { letter } else { '-' }
 }
@@ -222,7 +229,7 @@ impl VolumeGroup {
             lv_count: self.visible_volumes().count() as u64,
             snap_count: metadata.snapshots().count() as u64,
             vg_seqno: metadata.seqno,
-            vg_tags: metadata.tags.clone(),
+            vg_tags: sorted(&metadata.tags),
             vg_mda_count: self.present().map(|pv| pv.label.metadata.len() as u64).sum(),
             vg_mda_free: self
                 .present()
@@ -254,7 +261,7 @@ impl VolumeGroup {
             pv_attr: attr.iter().collect(),
             pv_pe_count: entry.pe_count,
             pv_pe_alloc_count: allocated,
-            pv_tags: entry.tags.clone(),
+            pv_tags: sorted(&entry.tags),
             pe_start: entry.pe_start,
             pv_mda_count: pv.map_or(0, |pv| pv.label.metadata.len() as u64),
             pv_mda_free: pv.map_or(0, free_metadata_bytes),
@@ -287,12 +294,18 @@ impl VolumeGroup {
             lv_attr: self.attributes(lv),
             lv_size: lv.size,
             seg_count: lv.segments.len() as u64,
-            origin: origin.unwrap_or_default().to_string(),
-            pool_lv: pool.cloned().unwrap_or_default(),
-            mirror_log: log.unwrap_or_default(),
-            lv_tags: lv.tags.clone(),
+            origin: origin.map(|name| self.shown(name)).unwrap_or_default(),
+            pool_lv: pool.map(|name| self.shown(name)).unwrap_or_default(),
+            mirror_log: log.map(|name| self.shown(&name)).unwrap_or_default(),
+            lv_tags: sorted(&lv.tags),
             modules: modules(metadata, lv),
         }
+    }
+
+    /// The name of a volume, in brackets if users do not see it.
+    fn shown(&self, name: &str) -> String {
+        let is_hidden = self.metadata.logical_volume(name).is_some_and(|lv| !lv.is_visible());
+        if is_hidden { format!("[{name}]") } else { name.to_string() }
     }
 
     /// The ten characters that `lvs` shows of a volume that is active and not open. See lvs(8), "NOTES".
@@ -301,13 +314,16 @@ impl VolumeGroup {
         let kind = lv.segments.first().map(|segment| &segment.kind);
         let is_cow = metadata.snapshots().any(|(_, _, cow)| cow == lv.name);
         let is_origin = metadata.snapshots().any(|(_, origin, _)| origin == lv.name);
+        let is_external_origin = metadata.logical_volumes.iter().flat_map(|lv| &lv.segments).any(|segment| {
+            matches!(&segment.kind, SegmentKind::Thin { external_origin: Some(origin), .. } if *origin == lv.name)
+        });
         let is_unsynced = has(&lv.status, "NOTSYNCED");
         let volume_type = match kind {
             Some(
                 SegmentKind::Cache { .. } | SegmentKind::CachePool { .. } | SegmentKind::WriteCache { .. },
             ) => 'C',
             _ if is_cow => 's',
-            _ if is_origin => 'o',
+            _ if is_origin || is_external_origin => 'o',
             Some(SegmentKind::Mirror { .. }) => {
                 if is_unsynced {
                     'M'
@@ -414,7 +430,7 @@ fn modules(metadata: &Metadata, lv: &LogicalVolume) -> Vec<&'static str> {
     let volumes = parts.iter().filter_map(|name| metadata.logical_volume(name));
     for segment in [lv].into_iter().chain(volumes).flat_map(|lv| &lv.segments) {
         add(match &segment.kind {
-            SegmentKind::Mirror { .. } => &["mirror", "log"],
+            SegmentKind::Mirror { .. } => &["mirror"],
             SegmentKind::Raid { .. } => &["raid"],
             SegmentKind::ThinPool { .. } => &["thin-pool"],
             SegmentKind::Thin { .. } => &["thin"],

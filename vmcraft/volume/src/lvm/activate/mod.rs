@@ -97,10 +97,12 @@ impl<'a> Opener<'a> {
             return Err(Error::Incomplete(why.clone()));
         }
         let group = self.group.name();
-        let lv = *self
-            .volumes
-            .get(name)
-            .ok_or_else(|| Error::Refused(format!("there is no logical volume {group}/{name}")))?;
+        let lv = *self.volumes.get(name).ok_or_else(|| match self.path.last() {
+            None => Error::Refused(format!("there is no logical volume {group}/{name}")),
+            Some(outer) => Error::Incomplete(format!(
+                "logical volume {group}/{outer} is made of {name}, but there is no logical volume {group}/{name}"
+            )),
+        })?;
         if self.path.iter().any(|outer| outer == name) || self.path.len() >= MAX_DEPTH {
             let path = self.path.join(", which is made of ");
             return Err(Error::Refused(format!(
@@ -136,7 +138,18 @@ impl<'a> Opener<'a> {
             let content = self.segment(lv, segment)?;
             pieces.push(Piece { len: self.bytes(segment.extent_count), content });
         }
-        Linear::new(pieces)
+        Linear::new(pieces).map_err(|e| self.named(e))
+    }
+
+    /// An error of a device below, with the name of the volume that is being opened.
+    pub(super) fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Refused(why) => {
+                let name = self.path.last().map_or("", String::as_str);
+                Error::Refused(format!("logical volume {}/{name}: {why}", self.group.name()))
+            }
+            other => other,
+        }
     }
 
     /// What a segment reads as.

@@ -23,6 +23,7 @@ pub(super) fn open(
         let (device, offset) = opener.area(area)?;
         columns.push(Column { device, offset });
     }
-    let device = Striped::new(columns, stripe_size, opener.bytes(segment.extent_count))?;
+    let size = opener.bytes(segment.extent_count);
+    let device = Striped::new(columns, stripe_size, size).map_err(|e| opener.named(e))?;
     Ok(Content::Device { device: Arc::new(device), offset: 0 })
 }

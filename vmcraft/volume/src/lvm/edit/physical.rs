@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Author, Plan, number};
-use crate::lvm::area::{AreaHeader, HEADER_BYTES};
+use crate::lvm::area::AreaHeader;
 use crate::lvm::label::{Label, Range, SECTOR};
 use crate::lvm::text::Value;
 use crate::lvm::{Lvm, LvmUuid, PhysicalVolume};
@@ -15,6 +15,8 @@ const AREA_START: u64 = 4096;
 const DATA_START: u64 = 1 << 20;
 /// The smallest device that `pvcreate` takes.
 const MIN_BYTES: u64 = 2 << 20;
+/// What a label or the header of a metadata area is overwritten with: both are a sector.
+const ZEROES: [u8; 512] = [0; 512];
 
 impl Lvm {
     /// Makes a device a physical volume, as `pvcreate` does: what was recognised on it is erased.
@@ -194,9 +196,9 @@ fn renamed(pv: &Arc<PhysicalVolume>, target: &Arc<PhysicalVolume>, uuid: LvmUuid
 pub(super) fn plan_removal(pv: &PhysicalVolume, plan: &mut Plan) {
     let device = &pv.member.device;
     for area in &pv.areas {
-        plan.write(device, area.range.offset, vec![0; HEADER_BYTES as usize]);
+        plan.write(device, area.range.offset, ZEROES.to_vec());
     }
-    plan.write(device, pv.label.sector * SECTOR, vec![0; SECTOR as usize]);
+    plan.write(device, pv.label.sector * SECTOR, ZEROES.to_vec());
 }
 
 /// How many extents fit between the start of the data and the device's end, or a metadata area there.

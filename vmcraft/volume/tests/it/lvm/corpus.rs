@@ -10,7 +10,7 @@ use vmcraft_volume::Member;
 use vmcraft_volume::lvm::{Lvm, scan};
 
 /// The content of a device, as a digest in hexadecimal.
-pub fn sha256(device: &dyn BlockDevice) -> String {
+pub(super) fn sha256(device: &dyn BlockDevice) -> String {
     let mut hash = Sha256::new();
     let mut buf = vec![0; 1 << 20];
     let mut at = 0;

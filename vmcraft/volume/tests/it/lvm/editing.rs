@@ -25,8 +25,8 @@ fn images<const N: usize>(dir: &Path, mebibytes: u64) -> [PathBuf; N] {
 fn assert_agrees(lvm: &Lvm, images: &[PathBuf], what: &str) {
     let paths: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
     let tools = Tools::attach(&paths);
-    for index in 0..images.len() {
-        if lvm.physical_volumes.iter().any(|pv| Path::new(&pv.member.name) == images[index]) {
+    for (index, image) in images.iter().enumerate() {
+        if lvm.physical_volumes.iter().any(|pv| Path::new(&pv.member.name) == image) {
             tools.lines(&["pvck", tools.device(index)]);
         }
     }
@@ -72,7 +72,8 @@ fn assert_agrees(lvm: &Lvm, images: &[PathBuf], what: &str) {
         join(fields)
     });
     let mut ours: Vec<String> = ours.collect();
-    (ours.sort(), theirs.sort());
+    ours.sort();
+    theirs.sort();
     assert_eq!(ours, theirs, "{what}: pvs");
     let mut theirs = report(
         "vgs",
@@ -100,7 +101,8 @@ fn assert_agrees(lvm: &Lvm, images: &[PathBuf], what: &str) {
         join(fields)
     });
     let mut ours: Vec<String> = ours.collect();
-    (ours.sort(), theirs.sort());
+    ours.sort();
+    theirs.sort();
     assert_eq!(ours, theirs, "{what}: vgs");
     let mut theirs =
         report("lvs", "vg_name,lv_name,lv_uuid,lv_size,seg_count,origin,pool_lv,modules,lv_attr");
@@ -120,7 +122,8 @@ fn assert_agrees(lvm: &Lvm, images: &[PathBuf], what: &str) {
         ])
     });
     let mut ours: Vec<String> = ours.collect();
-    (ours.sort(), theirs.sort());
+    ours.sort();
+    theirs.sort();
     assert_eq!(ours, theirs, "{what}: lvs");
 }
 

@@ -1,5 +1,7 @@
 //! Volume groups, measured against LVM's own tools and real images.
 
+mod bad_input;
 mod corpus;
 mod editing;
+mod reports;
 mod tools;

@@ -19,13 +19,13 @@ impl Drop for Loop {
 }
 
 /// Image files under LVM's tools.
-pub struct Tools {
+pub(super) struct Tools {
     loops: Vec<Loop>,
 }
 
 impl Tools {
     /// Attaches the images. They must not be written by others meanwhile.
-    pub fn attach(images: &[&Path]) -> Self {
+    pub(super) fn attach(images: &[&Path]) -> Self {
         testkit::require("lvm");
         let attach = |image: &&Path| {
             let image = image.to_str().expect("a name in UTF-8");
@@ -35,12 +35,12 @@ impl Tools {
     }
 
     /// The device of an image.
-    pub fn device(&self, index: usize) -> &str {
+    pub(super) fn device(&self, index: usize) -> &str {
         &self.loops[index].0
     }
 
     /// Runs one of LVM's commands, which sees these images and nothing else.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
         let accept: Vec<String> = self.loops.iter().map(|l| format!("\"a|^{}$|\"", l.0)).collect();
         let config = format!(
             "devices {{ use_devicesfile=0 scan_lvs=0 obtain_device_list_from_udev=0 filter=[{},\"r|.*|\"] }} \
@@ -58,7 +58,7 @@ impl Tools {
     }
 
     /// Runs a command that must succeed without a warning. Returns its lines, without blanks around.
-    pub fn lines(&self, arguments: &[&str]) -> Vec<String> {
+    pub(super) fn lines(&self, arguments: &[&str]) -> Vec<String> {
         let output = self.run(arguments);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         let is_about_driver =
@@ -70,7 +70,7 @@ impl Tools {
 }
 
 /// Why LVM's tools cannot be tried here, said once for each test.
-pub fn can_attach(what: &str) -> bool {
+pub(super) fn can_attach(what: &str) -> bool {
     let can = testkit::have_root();
     if !can {
         testkit::skip(&format!("{what}: loop devices need root"));
@@ -79,25 +79,25 @@ pub fn can_attach(what: &str) -> bool {
 }
 
 /// An image file as a device.
-pub fn member(image: &Path) -> Member {
+pub(super) fn member(image: &Path) -> Member {
     let file = std::fs::File::options().read(true).write(true).open(image).expect("the image is there");
     let device = RawFile::new(file, false).expect("a raw image");
     Member { name: image.to_str().expect("a name in UTF-8").into(), device: Arc::new(device) }
 }
 
 /// A sparse image file of so many MiB.
-pub fn image(path: &Path, mebibytes: u64) {
+pub(super) fn image(path: &Path, mebibytes: u64) {
     let file = std::fs::File::create(path).expect("a temporary file");
     file.set_len(mebibytes << 20).expect("a sparse file");
 }
 
 /// Calls `body` with an author that makes the same identifiers every time.
-pub fn with_author<T>(body: impl FnOnce(&mut Author<'_>) -> T) -> T {
+pub(super) fn with_author<T>(body: impl FnOnce(&mut Author<'_>) -> T) -> T {
     with_seed(1, body)
 }
 
 /// Calls `body` with an author of a seed.
-pub fn with_seed<T>(seed: u64, body: impl FnOnce(&mut Author<'_>) -> T) -> T {
+pub(super) fn with_seed<T>(seed: u64, body: impl FnOnce(&mut Author<'_>) -> T) -> T {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut random = |bytes: &mut [u8]| {
         for byte in bytes {
