@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, Slice};
 
+use super::record::{Kept, MdDevice, Record};
 use super::superblock::{Metadata, Superblock};
 use super::{Level, bad_blocks};
 use crate::raid::{Geometry, RaidDevice, RaidMember};
@@ -145,7 +146,30 @@ impl Array {
         if !self.state.is_clean {
             raid = raid.with_untrusted_parity();
         }
-        Ok(Arc::new(raid))
+        let is_complete = self.missing.is_empty()
+            && !self
+                .members
+                .iter()
+                .any(|member| matches!(member.state, MemberState::Rebuilding | MemberState::Replacing));
+        let record = if is_complete {
+            None
+        } else {
+            Some(Record::new(self.kept(), geometry.layout, geometry.chunk_bytes, places)?)
+        };
+        let refusal =
+            self.read_only.as_ref().map(|reason| format!("{} cannot be written: {reason}", self.title()));
+        Ok(Arc::new(MdDevice { inner: raid, record, refusal }))
+    }
+
+    /// The members that are of the array as it is now.
+    fn kept(&self) -> Vec<Kept> {
+        let kept = self.members.iter().filter(|member| !matches!(member.state, MemberState::LeftOut(_)));
+        kept.map(|member| Kept {
+            device: member.member.device.clone(),
+            superblock: member.superblock.clone(),
+            is_incomplete: matches!(member.state, MemberState::Rebuilding | MemberState::Replacing),
+        })
+        .collect()
     }
 
     /// What messages call it.

@@ -12,7 +12,9 @@
 
 mod array;
 mod bad_blocks;
+mod bitmap;
 mod level;
+mod record;
 mod scan;
 mod superblock;
 mod v0;

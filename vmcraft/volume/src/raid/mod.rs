@@ -12,6 +12,8 @@ mod locks;
 mod parity;
 mod placement;
 mod raid10;
+#[cfg(test)]
+mod tests;
 mod zones;
 
 pub(crate) use device::{RaidDevice, RaidMember};

@@ -7,6 +7,8 @@ use std::io;
 
 use super::geometry::refused;
 
+const SECTOR: u64 = 512;
+
 /// Which member has a zone's first chunk, in the second and later zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ZoneOrder {
@@ -35,6 +37,7 @@ pub(super) struct Zones {
     /// 0 for a concatenation, whose zones have one member each.
     chunk: u64,
     order: ZoneOrder,
+    size: u64,
 }
 
 impl Zones {
@@ -61,7 +64,13 @@ impl Zones {
                  or `layout-alternate`)",
             ));
         }
-        Ok(Self { zones, chunk, order })
+        // Of a chunk that is no power of 2, Linux rounds each member's part down by its bits, and so gives the
+        // array less than its zones hold.
+        let size = usable
+            .iter()
+            .map(|usable| (usable / SECTOR & !(chunk / SECTOR).saturating_sub(1)) * SECTOR)
+            .sum();
+        Ok(Self { zones, chunk, order, size })
     }
 
     /// One member after the other. With a `chunk` other than 0, members end at a multiple of it.
@@ -75,11 +84,11 @@ impl Zones {
             }
             start = end;
         }
-        Ok(Self { zones, chunk: 0, order: ZoneOrder::Zone })
+        Ok(Self { zones, chunk: 0, order: ZoneOrder::Zone, size: start })
     }
 
     pub(super) fn size(&self) -> u64 {
-        self.zones.last().map_or(0, |zone| zone.end)
+        self.size
     }
 
     /// The member and the byte of it that have the array's byte `offset`, which is less than the size, and how
@@ -106,12 +115,14 @@ mod tests {
 
     /// Which member and chunk of it each chunk of the array has.
     fn chunks(sizes: &[u64], order: ZoneOrder) -> Vec<(usize, u64)> {
-        let zones = Zones::striped(sizes, 10, order).unwrap();
-        (0..zones.size() / 10)
+        let sizes: Vec<u64> = sizes.iter().map(|size| size * 1024).collect();
+        let zones = Zones::striped(&sizes, 10240, order).unwrap();
+        let chunks = sizes.iter().map(|size| size / 10240).sum();
+        (0..chunks)
             .map(|chunk| {
-                let (member, at, len) = zones.locate(chunk * 10 + 3);
-                assert_eq!((at % 10, len % 10), (3, 7));
-                (member, at / 10)
+                let (member, at, len) = zones.locate(chunk * 10240 + 3);
+                assert_eq!((at % 10240, len % 10240), (3, 10237));
+                (member, at / 10240)
             })
             .collect()
     }
@@ -125,6 +136,7 @@ mod tests {
             [(0, 0), (1, 0), (2, 0), (2, 1), (1, 1), (2, 2), (1, 2)]
         );
         assert!(Zones::striped(&sizes, 10, ZoneOrder::Unknown).is_err());
+        assert!(Zones::striped(&[u64::MAX, u64::MAX], 512, ZoneOrder::Zone).is_err());
         // With one member left beyond the first zone there is only one order.
         assert_eq!(chunks(&[10, 30, 10], ZoneOrder::Unknown).last(), Some(&(1, 2)));
     }

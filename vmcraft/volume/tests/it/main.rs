@@ -8,5 +8,6 @@ mod hostile;
 mod ldm;
 mod luks;
 mod lvm;
+mod md;
 mod partitions;
 mod signatures;
