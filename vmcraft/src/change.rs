@@ -178,16 +178,36 @@ impl Guest {
     ) -> Result<(String, Arc<dyn BlockDevice>)> {
         let (name, device) = self.open_device(name)?;
         self.refuse_mounted(&name)?;
-        if let Some(reason) = self.vfs.refusal(&name) {
-            return Err(Error::ReadOnlyDisk { what: name, reason: reason.to_string() });
+        self.refuse_write_protected(&name)?;
+        Ok((name, device))
+    }
+
+    /// Refuses to change a device whose image cannot be written, or that was marked as read-only.
+    pub(crate) fn refuse_write_protected(&self, name: &str) -> Result<()> {
+        if let Some(reason) = self.vfs.refusal(name) {
+            return Err(Error::ReadOnlyDisk { what: name.to_owned(), reason: reason.to_string() });
         }
-        if device.is_read_only() {
+        if self.open_device(DeviceName::new(name))?.1.is_read_only() {
             return Err(Error::Device {
-                device: name,
+                device: name.to_owned(),
                 source: std::io::ErrorKind::ReadOnlyFilesystem.into(),
             });
         }
-        Ok((name, device))
+        Ok(())
+    }
+
+    /// Refuses what would take a device away from the volumes that stand on it.
+    pub(crate) fn refuse_in_use(&self, name: &str) -> Result<()> {
+        let volumes = self.stack.volumes().iter().filter(|volume| volume.disk.is_ok());
+        for volume in volumes {
+            if self.stack.all_below(&volume.name).contains(name) {
+                return Err(Error::Usage(format!(
+                    "{name}: busy: {} stands on it; close or remove that first",
+                    volume.name
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses what must not be done to a device while it, something on it, or what it lies on is mounted.

@@ -27,6 +27,7 @@ mod device;
 mod drive;
 mod drive_uri;
 mod driver;
+mod encrypted;
 mod error;
 mod file_device;
 mod glob;

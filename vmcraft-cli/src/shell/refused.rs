@@ -33,7 +33,7 @@ const GROUPS: &[Group] = &[
             zerofree \
             grub-install extlinux syslinux setfiles pvcreate pvremove pvresize* pvchange* \
             vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \
-            luks-format* luks-add-key luks-kill-slot xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
+            xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
             ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra",
         reason: "is not in this version",
     },
@@ -49,7 +49,7 @@ const GROUPS: &[Group] = &[
     Group {
         names: "aug-* hivex-* journal-* yara-* inotify-* ldmtool* list-ldm-* download-inode download-blocks \
             filesystem-walk find-inode isoinfo isoinfo-device initrd-cat initrd-list ntfscat-i xfs-info xfs-info2 \
-            cryptsetup-* luks-* clevis-luks-unlock md-detail md-stat md-stop swapon-* swapoff-*",
+ clevis-luks-unlock md-detail md-stat md-stop swapon-* swapoff-*",
         reason: "is not in this version",
     },
     Group {

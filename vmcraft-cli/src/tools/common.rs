@@ -139,6 +139,9 @@ pub(crate) struct MountOptions {
 fn open(options: &GuestOptions) -> Result<Guest> {
     let mut guest = options.guest()?;
     options.launch(&mut guest)?;
+    // Also where nothing is mounted, what is encrypted is looked into.
+    guest.open_encrypted()?;
+    crate::open::report_warnings(&mut guest);
     Ok(guest)
 }
 

@@ -9,6 +9,7 @@ mod devices;
 pub(crate) mod directories;
 mod disk_create;
 mod drives;
+mod encrypted;
 mod file_flags;
 mod files;
 mod filesystems;
@@ -47,6 +48,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     partitions::CALLS,
     partitioning::CALLS,
     volumes::CALLS,
+    encrypted::CALLS,
     lvm::physical_volumes::CALLS,
     lvm::volume_groups::CALLS,
     lvm::logical_volumes::CALLS,

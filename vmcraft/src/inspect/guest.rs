@@ -54,10 +54,12 @@ impl Guest {
     /// Mounts the file systems of the operating system on the disks where it mounts them: what `-i`
     /// does. Returns the device of its root.
     ///
-    /// What was mounted before is unmounted. If there are several systems, `root` says which.
+    /// What is encrypted is opened first, as by [`open_encrypted`](Guest::open_encrypted). What was mounted
+    /// before is unmounted. If there are several systems, `root` says which.
     /// A file system other than the root that cannot be mounted is left out with a warning
     /// ([`take_warnings`](Guest::take_warnings)).
     pub fn mount_inspected(&mut self, root: Option<&str>) -> Result<String> {
+        self.open_encrypted()?;
         let wanted = root.map(|root| self.canonical_root(root.into()));
         let system = choose(self.inspection()?, wanted.as_deref())?.clone();
         self.vfs.unmount_all();
@@ -84,6 +86,7 @@ impl Guest {
     /// What inspection found, looking now if it did not yet.
     fn inspection(&mut self) -> Result<&Inspection> {
         if self.inspection.is_none() {
+            self.open_encrypted()?;
             self.inspect_again()?;
         }
         self.inspected()
@@ -248,6 +251,11 @@ fn has_boot_code(device: &Arc<dyn BlockDevice>) -> bool {
         && BOOT_CODES.iter().any(|code| sector.contains_str(code))
 }
 
+/// Whether this holds something else than a file system, which is looked into if it can be.
+fn is_locked_or_member(kind: &str) -> bool {
+    matches!(kind, "crypto_LUKS" | "BitLocker") || kind.ends_with("_member")
+}
+
 /// The system that is meant.
 fn choose<'a>(inspection: &'a Inspection, wanted: Option<&str>) -> Result<&'a OperatingSystem> {
     let systems = inspection.systems.as_slice();
@@ -260,15 +268,16 @@ fn choose<'a>(inspection: &'a Inspection, wanted: Option<&str>) -> Result<&'a Op
     };
     match (systems, wanted) {
         ([], _) => {
-            let unread: Vec<_> = inspection
-                .volumes
-                .unread()
-                .map(|volume| format!("{} holds {}", volume.device, volume.kind))
-                .collect();
-            let unread = match unread.as_slice() {
-                [] => String::new(),
-                several => format!(" ({}, which this version does not read)", several.join(", ")),
+            let of = |kinds: fn(&str) -> bool, why: &str| {
+                let unread = inspection.volumes.unread().filter(|volume| kinds(&volume.kind));
+                let unread: Vec<_> =
+                    unread.map(|volume| format!("{} holds {}", volume.device, volume.kind)).collect();
+                if unread.is_empty() { String::new() } else { format!(" ({}, {why})", unread.join(", ")) }
             };
+            let is_locked = |kind: &str| matches!(kind, "crypto_LUKS" | "BitLocker");
+            let locked = of(is_locked, "for which no key was given: --key gives one");
+            let unread = of(|kind| !is_locked_or_member(kind), "which this version does not read");
+            let unread = format!("{locked}{unread}");
             Err(Error::Usage(format!(
                 "no operating system was found on the disks{unread}: list-filesystems shows what is there; \
                  mount it with mount, or with -m on the command line instead of -i"

@@ -149,7 +149,11 @@ impl Scan<'_> {
         let known = self.stack.handles.get(name).cloned().or_else(|| self.old_handles.remove(name));
         let handle = match known {
             Some(handle) => {
-                handle.set(device);
+                // A volume that is a member of another is met as the handle that it has: one that leads to
+                // itself would lead nowhere.
+                if !std::ptr::addr_eq(Arc::as_ptr(&device), Arc::as_ptr(&handle)) {
+                    handle.set(device);
+                }
                 handle
             }
             None => Arc::new(Handle::new(device)),

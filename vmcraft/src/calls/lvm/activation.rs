@@ -137,7 +137,7 @@ impl Guest {
     }
 
     /// Looks for volumes anew, and forgets the file systems on those that are not there any more.
-    pub(in crate::calls) fn reopen_volumes(&mut self) {
+    pub(crate) fn reopen_volumes(&mut self) {
         self.rescan();
         let gone: BTreeSet<String> = self
             .opened_filesystems()

@@ -1,0 +1,317 @@
+//! Encrypted devices: opening them with keys, before anything on them can be looked at.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use vmcraft_block::BlockDevice;
+use vmcraft_volume::bitlocker::BitLocker;
+use vmcraft_volume::luks::Luks;
+use vmcraft_volume::{Error as VolumeError, Key, Member};
+
+use crate::stack::{Container, MAPPER};
+use crate::{DeviceName, Error, Guest, Result};
+
+/// What encrypts a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encryption {
+    Luks,
+    BitLocker,
+}
+
+impl Encryption {
+    /// By the name that `blkid` has.
+    fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "crypto_LUKS" => Some(Self::Luks),
+            "BitLocker" => Some(Self::BitLocker),
+            _ => None,
+        }
+    }
+
+    /// What users call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Luks => "LUKS",
+            Self::BitLocker => "BitLocker",
+        }
+    }
+}
+
+/// An encrypted device whose header was read.
+enum Header {
+    Luks(Box<Luks>),
+    BitLocker(Box<BitLocker>),
+}
+
+impl Header {
+    fn read(encryption: Encryption, member: &Member) -> vmcraft_volume::Result<Option<Self>> {
+        Ok(match encryption {
+            Encryption::Luks => Luks::read(member, None)?.map(|header| Self::Luks(Box::new(header))),
+            Encryption::BitLocker => BitLocker::read(member)?.map(|header| Self::BitLocker(Box::new(header))),
+        })
+    }
+
+    fn warnings(&self) -> &[String] {
+        match self {
+            Self::Luks(header) => header.warnings(),
+            Self::BitLocker(header) => header.warnings(),
+        }
+    }
+
+    /// What keys can be selected by.
+    fn uuid(&self) -> String {
+        match self {
+            Self::Luks(header) => header.uuid().to_owned(),
+            Self::BitLocker(header) => header.guid(),
+        }
+    }
+
+    /// The content, if no key is needed for it.
+    fn open_clear(&self) -> vmcraft_volume::Result<Option<Arc<dyn BlockDevice>>> {
+        match self {
+            Self::BitLocker(header) if !header.needs_key() => header.unlock_clear().map(Some),
+            Self::BitLocker(_) | Self::Luks(_) => Ok(None),
+        }
+    }
+
+    fn unlock(&self, key: &Key) -> vmcraft_volume::Result<Arc<dyn BlockDevice>> {
+        match self {
+            Self::Luks(header) => header.unlock(key, None),
+            Self::BitLocker(header) => header.unlock(key),
+        }
+    }
+}
+
+impl Guest {
+    /// Opens every encrypted device for which there is a key, also those that come to light when others are
+    /// opened. Gives the names of their contents.
+    ///
+    /// The keys are those of [`add_key`](Guest::add_key). Where none was given for a device,
+    /// [`set_key_prompt`](Guest::set_key_prompt)'s is asked; if there is nobody to ask, the device stays
+    /// closed with a warning. A BitLocker volume whose protection is suspended needs no key. The content of a
+    /// LUKS volume is named `/dev/mapper/luks-UUID`, that of a BitLocker volume on `/dev/sda2`
+    /// `/dev/mapper/cryptsda2`.
+    ///
+    /// # Errors
+    /// None of the keys for a device fits it.
+    pub fn open_encrypted(&mut self) -> Result<Vec<String>> {
+        self.launched()?;
+        let mut opened = Vec::new();
+        let mut passed_over = BTreeSet::new();
+        loop {
+            let is_closed = |(name, container): &(&str, &Container)| {
+                Encryption::of(container.signature.kind).is_some()
+                    && self.stack.content_of(name).is_none()
+                    && !passed_over.contains(*name)
+            };
+            let next = self.stack.containers().find(is_closed).map(|(name, _)| name.to_owned());
+            let Some(device) = next else { return Ok(opened) };
+            match self.open_with_known_keys(&device)? {
+                Some(name) => opened.push(name),
+                None => _ = passed_over.insert(device),
+            }
+        }
+    }
+
+    /// Opens an encrypted device with a key that is known or asked for; `None` if it has to stay closed.
+    fn open_with_known_keys(&mut self, device: &str) -> Result<Option<String>> {
+        let (encryption, member) = self.encrypted_device(device, None)?;
+        let header = match Header::read(encryption, &member) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(None),
+            Err(e) => {
+                self.warnings.push(format!("{device}: {e}: not opened"));
+                return Ok(None);
+            }
+        };
+        let uuid = header.uuid();
+        let is_name = |selector: &str| {
+            self.find_device(DeviceName::new(selector)).is_ok_and(|found| found.name == device)
+        };
+        let mut tried = Vec::new();
+        let mut last = None;
+        let mut found = header.open_clear();
+        if let Ok(None) = found {
+            for (selector, key) in self.keys.for_device(is_name, &uuid) {
+                tried.push(format!("--key {selector}"));
+                match header.unlock(key) {
+                    Err(VolumeError::WrongKey(reason)) => last = Some(reason),
+                    done => {
+                        found = done.map(Some);
+                        break;
+                    }
+                }
+            }
+        }
+        if let (Ok(None), Some(reason)) = (&found, last) {
+            return Err(wrong_key(device, &format!("{reason}; tried: {}", tried.join(", "))));
+        }
+        if let Ok(None) = found {
+            let Some(prompt) = &mut self.keys.prompt else {
+                self.warnings
+                    .push(format!("{device}: encrypted with {}, and no key was given", encryption.name()));
+                return Ok(None);
+            };
+            match prompt(device) {
+                Ok(key) => match header.unlock(&key) {
+                    Err(VolumeError::WrongKey(reason)) => return Err(wrong_key(device, &reason)),
+                    done => found = done.map(Some),
+                },
+                Err(reason) => {
+                    self.warnings.push(format!("{device}: encrypted with {}: {reason}", encryption.name()));
+                    return Ok(None);
+                }
+            }
+        }
+        match found {
+            Ok(Some(content)) => {
+                let name = self.name_of_content(device, encryption, &uuid);
+                self.add_content(device, &name, content, header.warnings(), false);
+                Ok(Some(format!("{MAPPER}{name}")))
+            }
+            Ok(None) => Ok(None),
+            Err(e) => {
+                self.warnings.push(format!("{device}: {e}: not opened"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Opens an encrypted device as `/dev/mapper/NAME`.
+    pub(crate) fn open_with_key(
+        &mut self,
+        device: &DeviceName,
+        key: &Key,
+        name: &str,
+        read_only: bool,
+        wanted: Option<Encryption>,
+    ) -> Result<()> {
+        let device = self.find_device(device)?.name;
+        check_name(name)?;
+        let content = format!("{MAPPER}{name}");
+        if self.stack.find(&content).is_some() {
+            return Err(Error::Usage(format!("{content}: there is such a device already")));
+        }
+        if let Some(content) = self.stack.content_of(&device) {
+            return Err(Error::Usage(format!("{device}: busy: it is open as {content}")));
+        }
+        let (encryption, member) = self.encrypted_device(&device, wanted)?;
+        let on_device = |source| Error::Volume { device: device.clone(), source };
+        let header = Header::read(encryption, &member).map_err(on_device)?;
+        let header = header.ok_or_else(|| Error::Usage(format!("{device}: no longer encrypted")))?;
+        let opened = match header.open_clear().map_err(on_device)? {
+            Some(content) => content,
+            None => header.unlock(key).map_err(on_device)?,
+        };
+        self.add_content(&device, name, opened, header.warnings(), read_only);
+        Ok(())
+    }
+
+    /// Closes what was opened as `/dev/mapper/NAME`.
+    pub(crate) fn close_content(&mut self, device: &DeviceName) -> Result<()> {
+        let name = self.find_device(device)?.name;
+        let Some(volume) =
+            self.stack.find(&name).filter(|volume| volume.kind == crate::stack::Kind::Decrypted)
+        else {
+            return Err(Error::Usage(format!(
+                "{name}: not the content of an encrypted device, which is /dev/mapper/NAME"
+            )));
+        };
+        for part in volume.names() {
+            self.refuse_mounted(&part)?;
+            if let Some(above) = self.stack.above(&part).next() {
+                return Err(Error::Usage(format!(
+                    "{name}: busy: {} stands on it; close that first (a logical volume with vg-activate false)",
+                    above.name
+                )));
+            }
+        }
+        self.stack.remove_opened(&name);
+        self.reopen_volumes();
+        Ok(())
+    }
+
+    /// What encrypts a device, and the device as what is opened on it sees it.
+    pub(crate) fn encrypted_device(
+        &self,
+        device: &str,
+        wanted: Option<Encryption>,
+    ) -> Result<(Encryption, Member)> {
+        let found = self.stack.container(device).and_then(|container| {
+            Some((Encryption::of(container.signature.kind)?, container.member.clone()))
+        });
+        match (found, wanted) {
+            (Some((encryption, _)), Some(wanted)) if encryption != wanted => Err(Error::Usage(format!(
+                "{device}: encrypted with {}, not {}",
+                encryption.name(),
+                wanted.name()
+            ))),
+            (Some(found), _) => Ok(found),
+            (None, Some(wanted)) => {
+                Err(Error::Usage(format!("{device}: not encrypted with {}", wanted.name())))
+            }
+            (None, None) => Err(Error::Usage(format!("{device}: not encrypted with LUKS or BitLocker"))),
+        }
+    }
+
+    fn add_content(
+        &mut self,
+        device: &str,
+        name: &str,
+        content: Arc<dyn BlockDevice>,
+        warnings: &[String],
+        read_only: bool,
+    ) {
+        self.warnings.extend(warnings.iter().map(|warning| format!("{device}: {warning}")));
+        self.stack.add_opened(device, name, content, read_only);
+        self.rescan();
+        self.inspection = None;
+    }
+
+    /// What the content of a device is called that is opened without being told a name.
+    fn name_of_content(&self, device: &str, encryption: Encryption, uuid: &str) -> String {
+        let by_uuid = format!("luks-{uuid}");
+        let is_free = self.stack.find(&format!("{MAPPER}{by_uuid}")).is_none();
+        if encryption == Encryption::Luks && is_free && check_name(&by_uuid).is_ok() {
+            return by_uuid;
+        }
+        let plain = device.strip_prefix("/dev/").unwrap_or(device);
+        format!("crypt{}", plain.chars().filter(char::is_ascii_alphanumeric).collect::<String>())
+    }
+
+    /// Calls `make` with random bytes that keys can be made of.
+    pub(crate) fn with_random<T>(
+        &self,
+        make: impl FnOnce(&mut dyn FnMut(&mut [u8])) -> Result<T>,
+    ) -> Result<T> {
+        let mut failure = None;
+        let made = make(&mut |bytes| failure = failure.take().or(getrandom::fill(bytes).err()));
+        match failure {
+            // What was made of what should have been random must not be used.
+            Some(e) => Err(Error::Device { device: "random numbers".into(), source: io::Error::other(e) }),
+            None => made,
+        }
+    }
+}
+
+fn wrong_key(device: &str, reason: &str) -> Error {
+    Error::Volume { device: device.to_owned(), source: VolumeError::WrongKey(reason.to_owned()) }
+}
+
+/// The longest name that the device mapper has.
+const MAX_NAME: usize = 127;
+
+/// Refuses a name under `/dev/mapper/` that would not be one.
+fn check_name(name: &str) -> Result<()> {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_plain) {
+        return Err(Error::Usage(format!(
+            "{name:?}: not a name for a device: it has 1 to {MAX_NAME} characters, and no blanks and slashes"
+        )));
+    }
+    if matches!(name, "control" | "." | "..") {
+        return Err(Error::Usage(format!("{name}: the name is reserved")));
+    }
+    Ok(())
+}
