@@ -73,6 +73,26 @@ fn virt_filesystems() {
     compare("virt-filesystems");
 }
 
+#[test] // What virt-filesystems 1.48 prints of the same disks, but for the parents of the group, one of which it names twice.
+fn virt_filesystems_lists_what_lvm_has() {
+    let case = testkit::volumes::case("lvm-linear");
+    let dir = testkit::tempdir();
+    let mut command = Command::new(named("virt-filesystems", dir.path()));
+    for disk in &case.disks {
+        command.arg("--format=raw").arg("-a").arg(disk);
+    }
+    let done = output(command.args(["--vgs", "--lvs", "--pvs", "--long", "--uuid", "--csv"]));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let expected = "Name,Type,Size,Parent,UUID\n\
+        /dev/vg/between,lv,131072,/dev/vg,vIfdDw-4d1P-1pMv-cZvn-dBa4-ntYf-AqJRAE\n\
+        /dev/vg/over,lv,3932160,/dev/vg,j3OmuT-QXoX-7UYr-F1C1-Df22-7GoW-dVKmKH\n\
+        /dev/vg/small,lv,458752,/dev/vg,rl1ZnZ-hlf7-tU3h-9Gpk-Ab3V-s2Xw-er6GTc\n\
+        /dev/vg,vg,6291456,\"/dev/sda,/dev/sdb\",xCduvaLACQbP7yT1Xh9dOGz0Nu8IbTPn\n\
+        /dev/sda,pv,3145728,,6fzx0TuKI12ABUn19siE5tViMUS1PaC5\n\
+        /dev/sdb,pv,3145728,,DVjnu33R7SWAOTapHcqZsN2tTpamyFU1\n";
+    assert_eq!(String::from_utf8_lossy(&done.stdout), expected);
+}
+
 #[test]
 fn virt_df() {
     compare("virt-df");

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bstr::BStr;
 use vmcraft::{DeviceName, Guest, GuestPath, Mountable};
 
-use crate::error::{Error, Result, message};
+use crate::error::{Error, Result};
 use crate::report;
 use crate::tools::common::{ToolOptions, print, trace};
 use crate::tools::size::human;
@@ -35,7 +35,7 @@ pub(super) struct Filesystems {
     #[arg(long, help_heading = "What is listed")]
     filesystems: bool,
 
-    /// List the logical volumes of LVM (not opened in this version)
+    /// List the logical volumes of LVM
     #[arg(long, aliases = ["lvs", "logvols"], help_heading = "What is listed")]
     logical_volumes: bool,
 
@@ -47,7 +47,7 @@ pub(super) struct Filesystems {
     #[arg(long, aliases = ["pvs", "physvols"], help_heading = "What is listed")]
     physical_volumes: bool,
 
-    /// List the volume groups of LVM (not opened in this version)
+    /// List the volume groups of LVM
     #[arg(long, aliases = ["vgs", "volgroups"], help_heading = "What is listed")]
     volume_groups: bool,
 
@@ -115,6 +115,8 @@ impl Filesystems {
         self.extra |= self.all;
         self.block_devices |= self.all;
         self.partitions |= self.all;
+        self.logical_volumes |= self.all;
+        self.volume_groups |= self.all;
         self.physical_volumes |= self.all;
     }
 
@@ -156,29 +158,52 @@ impl Filesystems {
         Ok(u128::from(stat.blocks.cast_unsigned()) * u128::from(stat.bsize.cast_unsigned()))
     }
 
-    /// What of LVM can be listed without opening it.
+    /// Logical volumes, volume groups and physical volumes, as far as they are asked for.
     fn add_lvm(&self, guest: &Guest, rows: &mut Vec<Row>) -> Result<()> {
-        if !(self.physical_volumes || self.logical_volumes || self.volume_groups) {
+        if self.logical_volumes {
+            trace(&self.options, format_args!("lvs"));
+            for name in guest.lvs().map_err(|e| Error::call("lvs", e))? {
+                let device = DeviceName::new(&name);
+                let uuid = guest.lvuuid(device).map_err(|e| Error::call("lvuuid", e))?;
+                // A volume that lacks a physical volume has no size here.
+                let size = device_size(guest, &name).unwrap_or_else(|error| {
+                    report::warning(&error.to_string());
+                    0
+                });
+                let parent = name.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+                rows.push(Row { name, kind: "lv", size, parent, uuid, ..Row::default() });
+            }
+        }
+        if !(self.volume_groups || self.physical_volumes) {
             return Ok(());
         }
-        trace(&self.options, format_args!("pvs"));
-        let volumes = guest.pvs().map_err(|e| Error::call("pvs", e))?;
-        if let Some(volume) = volumes.first() {
-            let what = format!("{volume}: this version opens no volume groups of LVM");
-            if self.logical_volumes || self.volume_groups {
-                return Err(message(format!("{what}: leave --logical-volumes and --volume-groups out")));
-            }
-            if self.all {
-                report::warning(&format!("{what}: what is in them is not listed"));
+        trace(&self.options, format_args!("vgs_full"));
+        let volumes = guest.pvs_full().map_err(|e| Error::call("pvs-full", e))?;
+        if self.volume_groups {
+            for group in guest.vgs_full().map_err(|e| Error::call("vgs-full", e))? {
+                let call = |e| Error::call("vgpvuuids", e);
+                let members = guest.vgpvuuids(&group.vg_name).map_err(call)?;
+                let members: Vec<_> = members.iter().map(|uuid| uuid.replace('-', "")).collect();
+                let parents = volumes.iter().filter(|volume| members.contains(&volume.pv_uuid));
+                let parents: Vec<_> = parents.map(|volume| volume.pv_name.as_str()).collect();
+                rows.push(Row {
+                    name: format!("/dev/{}", group.vg_name),
+                    kind: "vg",
+                    size: group.vg_size.into(),
+                    parent: parents.join(","),
+                    uuid: group.vg_uuid,
+                    ..Row::default()
+                });
             }
         }
         if self.physical_volumes {
-            for name in volumes {
-                let mountable = Mountable::new(&name);
-                let uuid = guest.vfs_uuid(mountable).map_err(|e| Error::call("vfs-uuid", e))?;
-                let size = device_size(guest, &name)?;
-                rows.push(Row { name, kind: "pv", size, uuid, ..Row::default() });
-            }
+            rows.extend(volumes.into_iter().map(|volume| Row {
+                name: volume.pv_name,
+                kind: "pv",
+                size: volume.pv_size.into(),
+                uuid: volume.pv_uuid,
+                ..Row::default()
+            }));
         }
         Ok(())
     }
