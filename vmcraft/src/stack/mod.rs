@@ -6,6 +6,7 @@
 //! a [`Handle`] stands for each volume meanwhile, so that what is open on it goes on.
 
 mod arrays;
+mod dynamic;
 mod encrypted;
 mod handle;
 mod lvm;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::Member;
+use vmcraft_volume::ldm::Ldm;
 use vmcraft_volume::lvm::Lvm;
 use vmcraft_volume::md::Array;
 use vmcraft_volume::signature::Signature;
@@ -85,6 +87,10 @@ pub(crate) struct Stack {
     array_numbers: BTreeMap<String, u32>,
     /// The arrays that were stopped, by UUID.
     stopped_arrays: BTreeSet<String>,
+    /// What was found of dynamic disks.
+    dynamic: Ldm,
+    /// Whether their volumes are not shown.
+    hides_dynamic: bool,
     /// What was found of LVM.
     lvm: Lvm,
     /// The volume groups that were deactivated, by name.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, Slice};
 use vmcraft_volume::Member;
+use vmcraft_volume::ldm::Ldm;
 use vmcraft_volume::lvm::Lvm;
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 use vmcraft_volume::signature;
@@ -42,16 +43,22 @@ impl Stack {
         scan.stack.volumes.clear();
         scan.stack.containers.clear();
         scan.stack.lvm = Lvm::default();
+        scan.stack.dynamic = Ldm::default();
         scan.stack.arrays.clear();
         scan.stack.known_array_members = 0;
         scan.stack.hidden_tables.clear();
         scan.queue_disks(disks);
+        for found in scan.stack.find_dynamic(disks) {
+            scan.add(found);
+        }
         scan.run();
         let mut warnings = scan.warnings;
         for (name, handle) in std::mem::take(&mut scan.old_handles) {
             let size = handle.size();
             handle.set(Arc::new(Gone { name, size }));
         }
+        warnings.extend(self.dynamic.warnings.iter().cloned());
+        warnings.extend(self.dynamic.groups.iter().flat_map(|group| group.warnings.iter().cloned()));
         // Those of earlier rounds lacked what came later.
         warnings.extend(self.arrays.iter().flat_map(|(name, array)| {
             array.warnings.iter().map(move |warning| format!("{name}: {warning}"))
