@@ -2,6 +2,7 @@
 //! turns in one process, so that a busy machine slows both.
 
 mod loopmount;
+mod luks;
 mod measure;
 mod writing;
 
@@ -39,6 +40,8 @@ fn main() -> Result<()> {
     } else {
         eprintln!("skipped: the comparison with a kernel loop mount needs root");
     }
+
+    luks::measure(&mut rows, dir.path())?;
 
     println!("| what | vmcraft | other | ratio | bar |");
     println!("|---|---|---|---|---|");

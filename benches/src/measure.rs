@@ -68,7 +68,7 @@ pub(crate) fn median(command: &Command, runs: usize) -> Result<f64> {
     Ok(middle(times))
 }
 
-fn middle(mut times: Vec<f64>) -> f64 {
+pub(crate) fn middle(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }

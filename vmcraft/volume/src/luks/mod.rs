@@ -276,6 +276,11 @@ impl Luks {
         if let Some(refusal) = &self.layout.refusal {
             return Err(Error::Unsupported(refusal.clone()));
         }
+        for segment in &self.layout.segments {
+            if let SegmentKind::Crypt { cipher, .. } = &segment.kind {
+                CipherSpec::parse(cipher)?;
+            }
+        }
         if !self.is_detached && self.data_offset() < self.layout.header_end {
             return Err(Error::Incomplete(
                 "this is a detached LUKS header: the data is on another device, to be opened with this header".into(),
@@ -349,18 +354,17 @@ fn read_metadata(device: &dyn BlockDevice) -> Result<Option<(Metadata, Vec<Strin
         return Ok(None);
     }
     device.read_at(0, &mut bytes)?;
-    if bytes.starts_with(MAGIC) {
-        match [bytes[6], bytes[7]] {
-            [0, 1] => return Ok(Some((Metadata::V1(v1::Header::decode(&bytes)?), Vec::new()))),
-            [0, 2] => {}
-            version => {
-                let version = u16::from_be_bytes(version);
-                return Err(Error::Unsupported(format!("LUKS version {version}")));
-            }
-        }
+    let version = u16::from_be_bytes([bytes[6], bytes[7]]);
+    let is_luks = bytes.starts_with(MAGIC);
+    if is_luks && version == 1 {
+        return Ok(Some((Metadata::V1(v1::Header::decode(&bytes)?), Vec::new())));
     }
-    // The first header of LUKS2 may be gone, and the second still be there.
-    Ok(v2::read(device)?.map(|(header, warnings)| (Metadata::V2(Box::new(header)), warnings)))
+    // The first header of LUKS2 may be damaged or gone, and the second still be there.
+    match v2::read(device)? {
+        Some((header, warnings)) => Ok(Some((Metadata::V2(Box::new(header)), warnings))),
+        None if is_luks && version != 2 => Err(Error::Unsupported(format!("LUKS version {version}"))),
+        None => Ok(None),
+    }
 }
 
 /// A text field: what is before its first NUL. `None` without a NUL, or if it is not text.
