@@ -212,3 +212,58 @@ fn virt_resize_expands_the_file_system_with_its_partition() {
     assert_eq!(field(&partition, "Filesystem volume name"), "root");
     assert_unharmed(&partition, &disk.tree, disk.dir.path());
 }
+
+#[test]
+fn tune2fs_changes_what_tune2fs_shows() {
+    let disk = Disk::new(32, &["-t", "ext4", "-L", "data"]);
+    disk.shell(
+        "tune2fs /dev/sda maxmountcount:25 mountcount:3 errorbehavior:panic intervalbetweenchecks:86400 \
+         reservedblockspercentage:1 user:5 group:root lastmounteddirectory:/srv",
+    );
+    for (name, value) in [
+        ("Maximum mount count", "25"),
+        ("Mount count", "3"),
+        ("Errors behavior", "Panic"),
+        ("Check interval", "86400 (1 day)"),
+        ("Last mounted on", "/srv"),
+    ] {
+        assert_eq!(disk.field(name), value);
+    }
+    assert_eq!(disk.field("Reserved blocks uid"), "5 (user games)");
+    let blocks: u64 = disk.field("Block count").parse().expect("a number");
+    assert_eq!(disk.field("Reserved block count"), (blocks / 100).to_string());
+    disk.assert_unharmed();
+    // On a mounted one, too.
+    disk.shell("mount /dev/sda /\nwrite /new text\ntune2fs /dev/sda reservedblockscount:0\nrm /new");
+    assert_eq!(disk.field("Reserved block count"), "0");
+    disk.assert_unharmed();
+    let shown = disk.shell("tune2fs-l /dev/sda");
+    assert!(
+        shown.contains("Filesystem volume name: data\n") && shown.contains("Reserved block count: 0\n"),
+        "{shown}"
+    );
+    for (options, problem) in [
+        ("", "at least one"),
+        ("errorbehavior:burn", "remount-ro"),
+        ("user:alice", "/etc/passwd"),
+        ("mountcount:16001", "16000"),
+        ("reservedblockspercentage:60", "half"),
+        ("reservedblockspercentage:1 reservedblockscount:1", "give one"),
+    ] {
+        let said = disk.refusal(&format!("tune2fs /dev/sda {options}"));
+        assert!(said.contains(problem), "{said}");
+    }
+}
+
+#[test]
+fn a_swap_file_is_one_for_the_kernels_tools() {
+    let disk = Disk::new(32, &["-t", "ext4"]);
+    disk.shell("mount /dev/sda /\nfallocate64 /swap 8M\nmkswap-file /swap\nchmod 0600 /swap");
+    disk.assert_unharmed();
+    let swap = disk.dir.path().join("swap");
+    run_ok("debugfs", ["-R", &format!("dump /swap {}", text(&swap)), text(&disk.image)]);
+    let seen = run_ok("blkid", ["-p", "-o", "export", text(&swap)]);
+    assert!(seen.contains("TYPE=swap") && seen.contains("VERSION=1"), "{seen}");
+    let said = disk.refusal("mount /dev/sda /\nfallocate64 /small 8192\nmkswap-file /small");
+    assert!(said.contains("40 KiB"), "{said}");
+}

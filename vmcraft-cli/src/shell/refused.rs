@@ -29,7 +29,7 @@ const GROUPS: &[Group] = &[
     Group {
         names: "alloc allocate display hexedit sparse write-file \
             rsync* \
-            mkfs-btrfs mke2journal* mkswap* mksquashfs mklost-and-found tune2fs \
+            mkfs-btrfs mke2journal* mksquashfs mklost-and-found \
             zerofree \
             grub-install extlinux syslinux setfiles pvcreate pvremove pvresize* pvchange* \
             vgcreate vgremove vgrename vgchange* lvcreate* lvremove lvrename lvresize* lvm-remove-all md-create \

@@ -34,6 +34,7 @@ mod cache;
 mod check;
 mod checksum;
 mod content;
+mod describe;
 mod descriptors;
 mod dir;
 mod dir_edit;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bstr::BString;
 use vmcraft_block::BlockDevice;
 use vmcraft_fs::{CheckOptions, Finding, FormatOptions, Maintain, ResizeTo, Result, Sources};
 
-use crate::{check, mkfs, resize};
+use crate::{check, describe, mkfs, resize};
 
 /// Makes ext2, ext3 and ext4.
 pub(crate) struct Tools;
@@ -21,6 +22,10 @@ impl Maintain for Tools {
 
     fn resize(&self, device: &Arc<dyn BlockDevice>, to: ResizeTo, sources: &Sources) -> Result<u64> {
         resize::resize(device, to, sources)
+    }
+
+    fn describe(&self, device: &Arc<dyn BlockDevice>) -> Result<Vec<(&'static str, BString)>> {
+        describe::describe(&**device)
     }
 
     fn minimum_size(&self, device: &Arc<dyn BlockDevice>) -> Result<u64> {

@@ -25,7 +25,6 @@ pub(crate) struct RawSuperblock {
     pub(crate) inodes_count: U32,
     pub(crate) blocks_count_lo: U32,
     pub(crate) r_blocks_count_lo: U32,
-    /// Free clusters.
     pub(crate) free_blocks_count_lo: U32,
     pub(crate) free_inodes_count: U32,
     pub(crate) first_data_block: U32,
@@ -105,14 +104,24 @@ pub(crate) struct RawSuperblock {
     kept_180: [u8; 0x14],
     /// Of the errors that the kernel found; what follows tells of the first and the last.
     pub(crate) error_count: U32,
-    kept_198: [u8; 0x68],
+    pub(crate) first_error_time: U32,
+    pub(crate) first_error_ino: U32,
+    pub(crate) first_error_block: U64,
+    pub(crate) first_error_func: [u8; 32],
+    pub(crate) first_error_line: U32,
+    pub(crate) last_error_time: U32,
+    pub(crate) last_error_ino: U32,
+    pub(crate) last_error_line: U32,
+    pub(crate) last_error_block: U64,
+    pub(crate) last_error_func: [u8; 32],
     pub(crate) mount_opts: [u8; 64],
     pub(crate) usr_quota_inum: U32,
     pub(crate) grp_quota_inum: U32,
     pub(crate) overhead_clusters: U32,
     /// With `sparse_super2`, the groups that hold a backup; 0 for none.
     pub(crate) backup_bgs: [U32; 2],
-    kept_254: [u8; 0x14],
+    kept_254: [u8; 4],
+    pub(crate) encrypt_pw_salt: [u8; 16],
     pub(crate) lpf_ino: U32,
     pub(crate) prj_quota_inum: U32,
     pub(crate) checksum_seed: U32,
@@ -121,7 +130,10 @@ pub(crate) struct RawSuperblock {
     pub(crate) mtime_hi: u8,
     pub(crate) mkfs_time_hi: u8,
     pub(crate) lastcheck_hi: u8,
-    kept_278: [u8; 4],
+    pub(crate) first_error_time_hi: u8,
+    pub(crate) last_error_time_hi: u8,
+    pub(crate) first_error_errcode: u8,
+    pub(crate) last_error_errcode: u8,
     pub(crate) encoding: U16,
     pub(crate) encoding_flags: U16,
     pub(crate) orphan_file_inum: U32,
@@ -141,6 +153,8 @@ const _: () = assert!(offset_of!(RawSuperblock, blocks_count_hi) == 0x150);
 const _: () = assert!(offset_of!(RawSuperblock, flags) == 0x160);
 const _: () = assert!(offset_of!(RawSuperblock, checksum_type) == 0x175);
 const _: () = assert!(offset_of!(RawSuperblock, error_count) == 0x194);
+const _: () = assert!(offset_of!(RawSuperblock, first_error_func) == 0x1a8);
+const _: () = assert!(offset_of!(RawSuperblock, mount_opts) == 0x200);
 const _: () = assert!(offset_of!(RawSuperblock, overhead_clusters) == 0x248);
 const _: () = assert!(offset_of!(RawSuperblock, checksum_seed) == 0x270);
 const _: () = assert!(offset_of!(RawSuperblock, orphan_file_inum) == 0x280);

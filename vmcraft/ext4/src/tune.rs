@@ -1,4 +1,4 @@
-//! Changing what a volume is called.
+//! Changing what a volume is called, and how it is to be used.
 //!
 //! The checksums of all metadata begin with one of the UUID, unless the superblock stores the seed. Who
 //! changes the UUID computes them all anew: the feature that stores the seed would do, but not all boot
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bstr::BStr;
 use vmcraft_block::BlockDevice;
-use vmcraft_fs::{Error, Result};
+use vmcraft_fs::{Error, OnError, Reserved, Result, Tuning};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::checksum::crc32c;
@@ -30,6 +30,67 @@ pub(crate) fn set_label(volume: &Volume, label: &BStr) -> Result<()> {
         _ => return Err(Error::InvalidInput("a label has 16 bytes at most, none of them NUL")),
     }
     volume.edit_superblock(|raw| raw.volume_name = padded)
+}
+
+/// The most that mount counts can be.
+const MOST_MOUNTS: u16 = 16000;
+
+/// Changes how a volume is to be used, all of which is on the device.
+pub(crate) fn tune(device: &Arc<dyn BlockDevice>, tuning: &Tuning) -> Result<()> {
+    let mut raw = RawSuperblock::new_zeroed();
+    device.read_at(START, raw.as_mut_bytes())?;
+    let sb = Superblock::decode(&raw, device.size())?;
+    let Tuning { most_mounts, mounts, check_interval_secs, on_error, reserved, .. } = tuning;
+    if [most_mounts, mounts].into_iter().flatten().any(|count| *count > MOST_MOUNTS) {
+        return Err(Error::InvalidInput("mount counts are 16000 at most"));
+    }
+    if let Some(most) = most_mounts {
+        // -1 says never, as 0 does.
+        raw.max_mnt_count = if *most == 0 { u16::MAX } else { *most }.into();
+    }
+    if let Some(mounts) = mounts {
+        raw.mnt_count = (*mounts).into();
+    }
+    if let Some(seconds) = check_interval_secs {
+        raw.checkinterval = (*seconds).into();
+    }
+    if let Some(on_error) = on_error {
+        raw.errors = match on_error {
+            OnError::Continue => 1,
+            OnError::ReadOnly => 2,
+            OnError::Panic => 3,
+        }
+        .into();
+    }
+    match *reserved {
+        None => {}
+        Some(Reserved::Percent(percent)) if percent <= 50 => {
+            // Less than the blocks.
+            let blocks = u128::from(sb.blocks) * u128::from(percent) / 100;
+            raw.set_reserved(u64::try_from(blocks).unwrap_or(sb.blocks / 2));
+        }
+        Some(Reserved::Blocks(blocks)) if blocks < sb.blocks / 2 => raw.set_reserved(blocks),
+        Some(_) => return Err(Error::InvalidInput("less than half of the blocks can be reserved")),
+    }
+    if let Some(uid) = tuning.reserved_uid {
+        raw.def_resuid = uid.into();
+    }
+    if let Some(gid) = tuning.reserved_gid {
+        raw.def_resgid = gid.into();
+    }
+    if let Some(path) = &tuning.last_mounted {
+        let mut padded = [0; 64];
+        match padded.get_mut(..path.len()) {
+            Some(room) if path.len() < 64 && !path.contains(&0) => room.copy_from_slice(path),
+            _ => {
+                return Err(Error::InvalidInput("a last mount point has 63 bytes at most, none of them NUL"));
+            }
+        }
+        raw.last_mounted = padded;
+    }
+    raw.seal();
+    device.write_at(START, raw.as_bytes())?;
+    Ok(())
 }
 
 /// Sets the UUID of a volume all of which is on the device.

@@ -2,7 +2,7 @@
 
 use bstr::BStr;
 use vmcraft_fs::{
-    DeviceNumber, Error, FileType, FreeSpace, InodeNumber, NewInode, Result, SetMetadata, WriteFiles,
+    DeviceNumber, Error, FileType, FreeSpace, InodeNumber, NewInode, Result, SetMetadata, Tuning, WriteFiles,
     XattrMode,
 };
 
@@ -137,6 +137,10 @@ impl WriteFiles for Ext4 {
 
     fn set_uuid(&self, uuid: [u8; 16]) -> Result<()> {
         self.change_all(|device, volume| tune::set_uuid(device, volume, uuid))
+    }
+
+    fn tune(&self, tuning: &Tuning) -> Result<()> {
+        self.change_all(|device, _| tune::tune(device, tuning))
     }
 
     fn free_space(&self, what: FreeSpace, offset: u64, len: u64, minimum: u64) -> Result<u64> {

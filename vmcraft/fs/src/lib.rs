@@ -20,4 +20,4 @@ pub use filesystem::{DirEntry, FileSystem, Visit};
 pub use maintain::{CheckOptions, Finding, FormatOptions, Maintain, ResizeTo};
 pub use metadata::{DeviceNumber, FileType, InodeNumber, Metadata, StatFs, Timestamp};
 pub use sources::Sources;
-pub use write::{FreeSpace, NewInode, SetMetadata, WriteFiles, XattrMode};
+pub use write::{FreeSpace, NewInode, OnError, Reserved, SetMetadata, Tuning, WriteFiles, XattrMode};

@@ -73,6 +73,10 @@ pub trait Maintain: Sync {
     /// Makes the file system larger or smaller; says how many bytes it has then.
     fn resize(&self, device: &Arc<dyn BlockDevice>, to: ResizeTo, sources: &Sources) -> Result<u64>;
 
+    /// What the superblock says, as names and values for people, named and ordered as by the format's
+    /// own tool.
+    fn describe(&self, device: &Arc<dyn BlockDevice>) -> Result<Vec<(&'static str, BString)>>;
+
     /// The smallest size in bytes to which `resize` can bring it.
     fn minimum_size(&self, device: &Arc<dyn BlockDevice>) -> Result<u64>;
 }

@@ -1,6 +1,6 @@
 //! The trait through which an open file system is changed.
 
-use bstr::BStr;
+use bstr::{BStr, BString};
 
 use crate::{DeviceNumber, FileType, InodeNumber, Result, Timestamp};
 
@@ -49,6 +49,47 @@ pub enum FreeSpace {
     Discard,
     /// Makes it read as zeros.
     Zero,
+}
+
+/// What the kernel is to do when it finds an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// Go on.
+    Continue,
+    /// Write nothing any more.
+    ReadOnly,
+    /// Halt the machine.
+    Panic,
+}
+
+/// Blocks that are kept for the superuser.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reserved {
+    /// In percent of all, 50 at most.
+    Percent(u32),
+    /// Less than half of all.
+    Blocks(u64),
+}
+
+/// How a volume is to be used; `None` leaves a thing as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tuning {
+    /// After so many mounts it is checked; 0 for never. 16000 at most.
+    pub most_mounts: Option<u16>,
+    /// How often it was mounted since it was checked. 16000 at most.
+    pub mounts: Option<u16>,
+    /// After so many seconds it is checked; 0 for never.
+    pub check_interval_secs: Option<u32>,
+    /// What the kernel does about errors.
+    pub on_error: Option<OnError>,
+    /// Blocks that only the superuser, and the user and group below, may use.
+    pub reserved: Option<Reserved>,
+    /// The user, by number.
+    pub reserved_uid: Option<u16>,
+    /// The group, by number.
+    pub reserved_gid: Option<u16>,
+    /// Where it was mounted last, in 63 bytes at most.
+    pub last_mounted: Option<BString>,
 }
 
 /// The writing side of a file system, which [`FileSystem::writer`](crate::FileSystem::writer) gives.
@@ -137,6 +178,10 @@ pub trait WriteFiles: Send + Sync {
 
     /// Changes the volume's UUID.
     fn set_uuid(&self, uuid: [u8; 16]) -> Result<()>;
+
+    /// Changes what the volume says of how it is to be used. `Unsupported` for what the format has no
+    /// field for.
+    fn tune(&self, tuning: &Tuning) -> Result<()>;
 
     /// Discards or zeroes each free extent of at least `minimum` bytes that lies in the `len` bytes
     /// of the volume from `offset`; says how many bytes that was.

@@ -414,7 +414,11 @@ impl Guest {
     }
 
     /// The tools for what is on a device.
-    fn maintainer(&self, name: &str, device: &Arc<dyn BlockDevice>) -> Result<&'static dyn Maintain> {
+    pub(super) fn maintainer(
+        &self,
+        name: &str,
+        device: &Arc<dyn BlockDevice>,
+    ) -> Result<&'static dyn Maintain> {
         for driver in DRIVERS {
             let holds = (driver.probe)(device);
             let holds = holds.map_err(|source| Error::Device { device: name.to_owned(), source })?;
@@ -444,7 +448,7 @@ impl Guest {
     }
 
     /// Calls `change` with the writing side of the file system on a device, mounted or not.
-    fn with_writer(
+    pub(super) fn with_writer(
         &mut self,
         device: &DeviceName,
         change: impl FnOnce(&dyn WriteFiles) -> vmcraft_fs::Result<()>,

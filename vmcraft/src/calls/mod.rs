@@ -28,6 +28,7 @@ mod signatures;
 mod swap;
 mod text;
 mod transfer;
+mod tuning;
 mod unpacking;
 mod uploads;
 mod volumes;
@@ -55,6 +56,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     lvm::activation::CALLS,
     signatures::CALLS,
     filesystems::CALLS,
+    tuning::CALLS,
     swap::CALLS,
     mounts::CALLS,
     directories::CALLS,

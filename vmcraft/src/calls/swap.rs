@@ -7,7 +7,8 @@ use uuid::Uuid;
 use vmcraft_block::BlockDevice;
 use vmcraft_macros::api;
 
-use crate::{DeviceName, Error, Guest, Result};
+use crate::change::Opening;
+use crate::{DeviceName, Error, Guest, GuestPath, Result};
 
 /// The page of most machines. Swap space made for another size is of no use to them.
 const PAGE: usize = 4096;
@@ -54,6 +55,25 @@ impl Guest {
         })
     }
 
+    /// Make swap space in a file
+    ///
+    /// The file `path` must be there, with its final size: `fallocate64` makes it. Linux does not take
+    /// one with holes. Its UUID is random.
+    ///
+    /// ```guestfish
+    /// fallocate64 /swapfile 1M
+    /// mkswap-file /swapfile
+    /// ```
+    pub fn mkswap_file(&mut self, path: &GuestPath) -> Result<()> {
+        let uuid = uuid::Builder::from_random_bytes(self.sources().random()).into_uuid();
+        self.atomically(|guest| {
+            let node = guest.open_to_write(path, Opening::Existing)?;
+            let pages = node.metadata()?.size_bytes / PAGE as u64;
+            let page = header(pages, BStr::new(""), uuid).map_err(|source| node.error(source.into()))?;
+            node.writer()?.write(node.inode, 0, &page).map_err(|source| node.error(source))
+        })
+    }
+
     /// Make swap space with a label on a device
     ///
     /// The same as `mkswap` with `label`.
@@ -79,9 +99,8 @@ impl Guest {
     }
 }
 
-/// Writes the first page: version 1 of the format, with no bad pages.
-fn write_header(device: &Arc<dyn BlockDevice>, label: &BStr, uuid: Uuid) -> std::io::Result<()> {
-    let pages = device.size() / PAGE as u64;
+/// The first page of so many: version 1 of the format, with no bad pages.
+fn header(pages: u64, label: &BStr, uuid: Uuid) -> std::io::Result<[u8; PAGE]> {
     if pages < LEAST_PAGES {
         return Err(std::io::Error::new(
             std::io::ErrorKind::InvalidInput,
@@ -96,6 +115,13 @@ fn write_header(device: &Arc<dyn BlockDevice>, label: &BStr, uuid: Uuid) -> std:
     page[UUID..UUID + 16].copy_from_slice(uuid.as_bytes());
     page[LABEL..LABEL + label.len()].copy_from_slice(label);
     page[PAGE - MAGIC.len()..].copy_from_slice(MAGIC);
+    Ok(page)
+}
+
+/// Writes the first page of a device, which is swap space then and nothing else.
+fn write_header(device: &Arc<dyn BlockDevice>, label: &BStr, uuid: Uuid) -> std::io::Result<()> {
+    let pages = device.size() / PAGE as u64;
+    let page = header(pages, label, uuid)?;
     // What stands further on, such as a superblock of Btrfs, would be seen beside the new header.
     let zeros = [0; PAGE];
     let wiped = pages.min(256);

@@ -2,7 +2,7 @@
 
 use bstr::{BStr, ByteSlice};
 use vmcraft_fs::{
-    DeviceNumber, Error, FileType, FreeSpace, InodeNumber, NewInode, Result, SetMetadata, WriteFiles,
+    DeviceNumber, Error, FileType, FreeSpace, InodeNumber, NewInode, Result, SetMetadata, Tuning, WriteFiles,
     XattrMode,
 };
 
@@ -397,6 +397,10 @@ impl WriteFiles for MemoryFs {
     fn set_uuid(&self, uuid: [u8; 16]) -> Result<()> {
         self.state().uuid = uuid::Uuid::from_bytes(uuid).to_string();
         Ok(())
+    }
+
+    fn tune(&self, _: &Tuning) -> Result<()> {
+        Err(Error::Unsupported("tuning in memory".into()))
     }
 
     fn free_space(&self, _: FreeSpace, _: u64, _: u64, _: u64) -> Result<u64> {
