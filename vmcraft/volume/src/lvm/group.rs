@@ -99,12 +99,13 @@ pub struct LogicalVolume {
     pub creation_host: Option<String>,
     /// Why it cannot be used: its metadata contradicts itself.
     pub problem: Option<String>,
+    is_visible: bool,
 }
 
 impl LogicalVolume {
     /// Whether users see it. Others are parts of volumes.
     pub fn is_visible(&self) -> bool {
-        self.status.iter().any(|word| word == "VISIBLE")
+        self.is_visible
     }
 
     /// Whether the metadata lets it be written.
@@ -199,6 +200,7 @@ impl Metadata {
             logical_volumes.push(lv);
         }
         metadata.logical_volumes = logical_volumes;
+        metadata.swap_snapshots();
         metadata.find_overlaps();
         Ok(metadata)
     }
@@ -249,6 +251,7 @@ impl Metadata {
             creation_time: section.number("creation_time"),
             creation_host: section.text("creation_host").map(str::to_string),
             problem: None,
+            is_visible: section.texts("status").iter().any(|word| word == "VISIBLE"),
         };
         lv.problem = self.decode_segments(&mut lv, section, pe_counts).err();
         Ok(lv)
@@ -290,6 +293,24 @@ impl Metadata {
         }
         lv.size = next.checked_mul(self.extent_size).ok_or("its size overflows")?;
         Ok(())
+    }
+
+    /// Shows the stores of snapshots in place of what ties them to their origins: LVM writes it the other way round.
+    fn swap_snapshots(&mut self) {
+        let mut stores = HashSet::new();
+        for lv in &mut self.logical_volumes {
+            for segment in &lv.segments {
+                if let super::SegmentKind::Snapshot { cow, is_merging, .. } = &segment.kind {
+                    lv.is_visible = false;
+                    if !is_merging {
+                        stores.insert(cow.clone());
+                    }
+                }
+            }
+        }
+        for lv in self.logical_volumes.iter_mut().filter(|lv| stores.contains(&lv.name)) {
+            lv.is_visible = true;
+        }
     }
 
     /// Finds logical volumes that share extents of a physical volume, which LVM never makes.

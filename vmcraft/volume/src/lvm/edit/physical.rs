@@ -7,6 +7,7 @@ use crate::lvm::area::AreaHeader;
 use crate::lvm::label::{Label, Range, SECTOR};
 use crate::lvm::text::Value;
 use crate::lvm::{Lvm, LvmUuid, PhysicalVolume};
+use crate::partition::PartitionTable;
 use crate::{Error, Member, Result, signature};
 
 /// Where `pvcreate` puts the metadata area, in bytes.
@@ -56,6 +57,12 @@ impl Lvm {
         }
         if member.device.is_read_only() {
             return Err(Error::Refused(format!("{name} is read-only")));
+        }
+        let table = PartitionTable::read(&*member.device)?;
+        if table.is_some_and(|table| !table.partitions.is_empty()) {
+            return Err(Error::Refused(format!(
+                "{name} is partitioned: it does not become a physical volume"
+            )));
         }
         let area = Range { offset: AREA_START, len: DATA_START - AREA_START };
         let label = Label {

@@ -87,6 +87,14 @@ fn checksum(bytes: &[u8]) -> u32 {
     !crc.finalize()
 }
 
+/// A disk with an MBR of one partition.
+fn partitioned() -> Member {
+    let mut bytes = vec![0; 4 << 20];
+    bytes[446..462].copy_from_slice(&[0, 0, 2, 0, 0x83, 0, 1, 1, 8, 0, 0, 0, 0, 8, 0, 0]);
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    Member { name: "/dev/sdx".into(), device: Arc::new(MemoryDevice::new(bytes)) }
+}
+
 /// The text with `from` replaced, which must be there.
 fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "no {from:?} in {text}");
@@ -388,6 +396,7 @@ fn changes_that_cannot_be_are_refused() {
                 lvm.create_group("x", &members[..1], a).map(drop),
             );
             refused("is not a physical volume", lvm.remove_physical_volume("/dev/sdc"));
+            refused("is partitioned", lvm.create_physical_volume(&partitioned(), a).map(drop));
             refused("too small", lvm.create_physical_volume(&members[2], a).map(drop));
             refused("there is a volume group vg already", lvm.create_group("vg", &members[2..], a).map(drop));
             refused("are needed", lvm.resize_physical_volume("/dev/sda", Some(2 * MIB), a));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use testkit::tempdir;
-use vmcraft_volume::lvm::{Author, Lvm, NewVolume, Size, scan};
+use vmcraft_volume::lvm::{Author, Label, Lvm, NewVolume, Size, scan};
 
 use super::tools::{Tools, can_attach, image, member, with_author, with_seed};
 
@@ -13,7 +13,7 @@ fn linear(name: &str, size: Size) -> NewVolume<'_> {
     NewVolume { name, size, stripes: 1, stripe_size: 0 }
 }
 
-fn images<const N: usize>(dir: &Path, mebibytes: u64) -> [PathBuf; N] {
+pub(super) fn images<const N: usize>(dir: &Path, mebibytes: u64) -> [PathBuf; N] {
     std::array::from_fn(|index| {
         let path = dir.join(format!("{index}.img"));
         image(&path, mebibytes);
@@ -21,18 +21,32 @@ fn images<const N: usize>(dir: &Path, mebibytes: u64) -> [PathBuf; N] {
     })
 }
 
-/// Fails unless LVM's tools accept the images, and report of them what we report.
-fn assert_agrees(lvm: &Lvm, images: &[PathBuf], what: &str) {
-    let paths: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
-    let tools = Tools::attach(&paths);
+/// Fails unless LVM's tools find nothing wrong on the images, and have the volumes that we have.
+pub(super) fn assert_accepted(lvm: &Lvm, images: &[&Path], what: &str) -> Tools {
+    let tools = Tools::attach(images);
     for (index, image) in images.iter().enumerate() {
-        if lvm.physical_volumes.iter().any(|pv| Path::new(&pv.member.name) == image) {
+        if Label::read(&*member(image).device).is_ok_and(|label| label.is_some()) {
             tools.lines(&["pvck", tools.device(index)]);
         }
     }
     for vg in &lvm.volume_groups {
         tools.lines(&["vgck", vg.name()]);
     }
+    let mut theirs = tools.lines(&["lvs", "-a", "--noheadings", "-o", "lv_uuid"]);
+    let all = lvm.volume_groups.iter().flat_map(|vg| &vg.metadata.logical_volumes);
+    // What ties a snapshot to its origin is no volume to LVM.
+    let mut ours: Vec<String> =
+        all.filter(|lv| !lv.name.starts_with("snapshot")).map(|lv| lv.uuid.to_string()).collect();
+    ours.sort();
+    theirs.sort();
+    assert_eq!(ours, theirs, "{what}: lvs -a");
+    tools
+}
+
+/// Fails unless LVM's tools accept the images, and report of them what we report.
+fn assert_agrees(lvm: &Lvm, images: &[PathBuf], what: &str) {
+    let paths: Vec<&Path> = images.iter().map(PathBuf::as_path).collect();
+    let tools = assert_accepted(lvm, &paths, what);
     let report = |command: &str, fields: &str| {
         tools.lines(&[
             command,

@@ -3,5 +3,6 @@
 mod bad_input;
 mod corpus;
 mod editing;
+mod kinds;
 mod reports;
 mod tools;
