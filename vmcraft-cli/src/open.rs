@@ -77,6 +77,8 @@ impl GuestOptions {
                     guest.remount(GuestPath::new(&mountpoint), Some(false))?;
                 }
             }
+        } else if !self.keys.is_empty() {
+            guest.open_encrypted()?;
         }
         for mount in &self.mounts {
             self.mount(guest, mount)?;

@@ -197,6 +197,7 @@ impl Guest {
             is_esp: partition.is_some_and(|partition| {
                 partition.type_guid.as_deref() == Some(ESP.0) || partition.mbr_type == Some(ESP.1)
             }),
+            is_used: self.stack.above(&name).next().is_some(),
             filesystem: None,
         };
         let (_, device) = match self.open_device(name.as_str().into()) {

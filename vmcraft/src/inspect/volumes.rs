@@ -32,6 +32,8 @@ pub(crate) struct Volume {
     pub(crate) len_bytes: u64,
     /// Whether it is an EFI system partition.
     pub(crate) is_esp: bool,
+    /// Whether volumes stand on it: its content is theirs.
+    pub(crate) is_used: bool,
     /// The open file system, if we have a driver for it.
     pub(crate) filesystem: Option<Arc<dyn FileSystem>>,
 }
@@ -68,7 +70,8 @@ impl Volumes {
     /// The volumes that hold something which is not opened here. Swap space has nothing to read.
     pub(crate) fn unread(&self) -> impl Iterator<Item = &Volume> {
         let is_known = |volume: &&Volume| !matches!(volume.kind.as_str(), "unknown" | "swap");
-        self.volumes.iter().filter(|volume| volume.filesystem.is_none()).filter(is_known)
+        let is_closed = |volume: &&Volume| volume.filesystem.is_none() && !volume.is_used;
+        self.volumes.iter().filter(is_closed).filter(is_known)
     }
 
     /// The device that an fstab entry mounts in the guest whose root is on `root`.
@@ -248,6 +251,7 @@ pub(crate) mod tests {
             part_label: None,
             len_bytes: 1 << 30,
             is_esp: false,
+            is_used: false,
             filesystem: None,
         }
     }
