@@ -1,6 +1,8 @@
 //! What the targets of the Linux device mapper do: tables of pieces, stripes, mirrors, snapshots, thin pools, caches.
 
+pub mod cache;
 mod linear;
+pub mod mirror;
 mod persistent;
 mod read_only;
 pub mod snapshot;

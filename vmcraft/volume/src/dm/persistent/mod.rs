@@ -8,6 +8,7 @@
 //! below are changed as a whole or not at all, so a block with one reference is changed in place,
 //! and only one with more is copied.
 
+pub(super) mod array;
 pub(super) mod block;
 pub(super) mod btree;
 mod edit;

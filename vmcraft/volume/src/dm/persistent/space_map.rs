@@ -259,16 +259,14 @@ impl Store {
         let map = self.map(space).clone();
         for index in map.full_below..map.blocks.div_ceil(PER_BITMAP) {
             let entry = self.entry(space, index)?;
-            if entry.free > 0 {
-                let counts = (map.blocks - index * PER_BITMAP).min(PER_BITMAP);
-                let bitmap = self.blocks.read(entry.bitmap, Kind::Bitmap)?;
-                let free = (entry.none_free_before.into()..counts).find(|within| bits(&bitmap, *within) == 0);
-                let Some(within) = free else {
-                    return Err(corrupt(
-                        format!("{} space map (number of free blocks)", space.name()),
-                        entry.bitmap,
-                    ));
-                };
+            if entry.free == 0 {
+                continue;
+            }
+            // Linux counts what lies beyond the end of the last bitmap as free.
+            let counts = (map.blocks - index * PER_BITMAP).min(PER_BITMAP);
+            let bitmap = self.blocks.read(entry.bitmap, Kind::Bitmap)?;
+            let mut places = entry.none_free_before.into()..counts;
+            if let Some(within) = places.find(|within| bits(&bitmap, *within) == 0) {
                 let block = index * PER_BITMAP + within;
                 self.map_mut(space).full_below = index;
                 self.set_references(space, block, 0, 1)?;

@@ -3,6 +3,9 @@
 //! A file here opens one kind of segments. What it is made of, it opens with the [`Opener`]: other volumes, which are
 //! shared, or areas. The opener keeps a volume from being made of itself.
 
+mod cache;
+mod mirror;
+mod raid;
 mod snapshot;
 mod stripes;
 mod thin;
@@ -170,11 +173,33 @@ impl<'a> Opener<'a> {
                 self.group.name(),
                 lv.name
             ))),
-            SegmentKind::Mirror { .. }
-            | SegmentKind::Raid { .. }
-            | SegmentKind::Snapshot { .. }
-            | SegmentKind::Cache { .. }
-            | SegmentKind::CachePool { .. }
+            SegmentKind::Mirror { extents_moved: Some(_), .. } => Err(Error::Unsupported(format!(
+                "logical volume {}/{}: extents that pvmove is moving",
+                self.group.name(),
+                lv.name
+            ))),
+            SegmentKind::Mirror { images, log, region_size, .. } => {
+                mirror::open(self, segment, images, log.as_deref(), *region_size)
+            }
+            SegmentKind::Raid { is_reshaping: true, .. } => Err(Error::Unsupported(format!(
+                "logical volume {}/{}: a {} volume that is being reshaped",
+                self.group.name(),
+                lv.name,
+                segment.type_name
+            ))),
+            SegmentKind::Raid { stripe_size, images, data_copies, .. } => {
+                raid::open(self, segment, *stripe_size, images, *data_copies)
+            }
+            SegmentKind::Cache { pool, origin, mode, cache_volume, .. } => {
+                cache::open(self, pool, origin, mode.as_deref(), *cache_volume)
+            }
+            SegmentKind::CachePool { .. } => Err(Error::Refused(format!(
+                "logical volume {}/{} is a cache pool: what it caches can be opened, itself cannot",
+                self.group.name(),
+                lv.name
+            ))),
+            // What ties a snapshot together is not a volume of its own.
+            SegmentKind::Snapshot { .. }
             | SegmentKind::WriteCache { .. }
             | SegmentKind::Vdo { .. }
             | SegmentKind::VdoPool { .. }

@@ -1,0 +1,299 @@
+//! Logical volumes of all kinds that are more than stripes, as LVM made them, and as LVM finds them after we wrote.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use testkit::appliance::{Disk, run_ok};
+use testkit::volumes::{self, Case};
+use testkit::{long_suites, tempdir};
+use vmcraft_block::{BlockDevice, MemoryDevice};
+use vmcraft_volume::lvm::{self, Lvm};
+use vmcraft_volume::{Error, Member};
+
+use super::{check_extents, content, sha256};
+
+const KINDS: [&str; 10] = [
+    "lvm-cache",
+    "lvm-mirror",
+    "lvm-raid0",
+    "lvm-raid1",
+    "lvm-raid4",
+    "lvm-raid5",
+    "lvm-raid6",
+    "lvm-raid10",
+    "lvm-snapshot",
+    "lvm-thin",
+];
+
+/// The disks of a case, in memory.
+fn disks(case: &Case) -> Vec<Arc<dyn BlockDevice>> {
+    let read = |path: &std::path::PathBuf| fs::read(path).expect("an unpacked disk");
+    case.disks.iter().map(|path| Arc::new(MemoryDevice::new(read(path))) as Arc<dyn BlockDevice>).collect()
+}
+
+fn scan(disks: &[Arc<dyn BlockDevice>]) -> Lvm {
+    let member = |(n, device): (usize, &Arc<dyn BlockDevice>)| Member {
+        name: format!("disk {n}"),
+        device: Arc::clone(device),
+    };
+    lvm::scan(&disks.iter().enumerate().map(member).collect::<Vec<_>>())
+}
+
+fn open(found: &Lvm, name: &str) -> Result<Arc<dyn BlockDevice>, Error> {
+    found.group("vg")?.open(name)
+}
+
+/// The volume's name in its group.
+fn short(name: &str) -> &str {
+    name.strip_prefix("/dev/vg/").expect("a volume of the group")
+}
+
+fn message<T>(result: Result<T, Error>) -> String {
+    result.map(|_| ()).expect_err("this is refused").to_string()
+}
+
+#[test]
+fn volumes_read_as_in_linux() {
+    for kind in KINDS.iter().chain(&["lvm-degraded", "lvm-missing"]) {
+        let case = volumes::case(kind);
+        let found = scan(&disks(&case));
+        for device in &case.devices {
+            let opened = open(&found, short(&device.name));
+            let Some(sum) = &device.sha256 else {
+                assert!(opened.is_err(), "{kind}: {}", device.name);
+                continue;
+            };
+            let volume = opened.unwrap_or_else(|e| panic!("{kind}: {}: {e}", device.name));
+            assert_eq!(
+                (volume.size(), &sha256(&content(&*volume))),
+                (device.size, sum),
+                "{kind}: {}",
+                device.name
+            );
+            if volume.extents().is_some() {
+                check_extents(&*volume);
+            }
+            let is_redundant = device.facts["type"].as_str().is_some_and(|kind| kind.starts_with("raid"));
+            if *kind == "lvm-degraded" && is_redundant {
+                assert!(volume.is_read_only(), "{}", device.name);
+                let error = volume.write_at(0, &[0]).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ReadOnlyFilesystem);
+            }
+        }
+        for name in case.facts["inactive"].as_array().into_iter().flatten().filter_map(|name| name.as_str()) {
+            assert!(open(&found, name).is_err(), "{kind}: LVM does not start {name}");
+        }
+    }
+}
+
+#[test] // Parts of volumes are not volumes.
+fn what_has_no_content_of_its_own_is_refused() {
+    let found = scan(&disks(&volumes::case("lvm-thin")));
+    assert!(message(open(&found, "pool")).contains("is a thin pool"));
+    let found = scan(&disks(&volumes::case("lvm-snapshot")));
+    assert!(message(open(&found, "over")).contains("snapshot over is invalid"));
+    let degraded = scan(&disks(&volumes::case("lvm-degraded")));
+    assert!(message(open(&degraded, "mirror")).contains("first leg of the mirror is missing"));
+}
+
+#[test] // Any one image of a RAID volume can be lost, but not more than the level bears.
+fn images_that_are_lost_are_replaced_by_the_others() {
+    for (kind, bears) in
+        [("lvm-raid1", 1), ("lvm-raid4", 1), ("lvm-raid5", 1), ("lvm-raid6", 2), ("lvm-raid10", 1)]
+    {
+        let case = volumes::case(kind);
+        let all = disks(&case);
+        for first in 0..all.len() {
+            for lost in 1..=bears + 1 {
+                let left: Vec<_> = (0..all.len())
+                    .filter(|disk| (first..first + lost).all(|gone| gone % all.len() != *disk))
+                    .map(|disk| all[disk].clone())
+                    .collect();
+                let found = scan(&left);
+                for device in &case.devices {
+                    let volume = match open(&found, short(&device.name)) {
+                        Ok(volume) => volume,
+                        // More than the level bears, or so many that no metadata is left.
+                        Err(error) => {
+                            assert!(lost > bears, "{kind}: {}: {error}", device.name);
+                            continue;
+                        }
+                    };
+                    assert_eq!(
+                        device.sha256.as_deref(),
+                        Some(&*sha256(&content(&*volume))),
+                        "{kind}: {}",
+                        device.name
+                    );
+                    // raid6 over five of five disks cannot bear three.
+                    assert!(lost <= bears || kind != "lvm-raid6");
+                }
+            }
+        }
+    }
+}
+
+/// Overwrites the superblocks of images, which begin so, on all disks.
+fn change_superblocks(disks: &[Arc<dyn BlockDevice>], mut change: impl FnMut(usize, &mut [u8])) {
+    for disk in disks {
+        let mut bytes = content(&**disk);
+        for (index, sector) in bytes.chunks_exact_mut(512).enumerate() {
+            if sector.starts_with(b"DmRd") {
+                let position = usize::from(sector[12]);
+                change(position, sector);
+                disk.write_at(index as u64 * 512, sector).unwrap();
+            }
+        }
+    }
+}
+
+#[test] // Linux counts blocks beyond the end of a small pool as free.
+fn a_full_pool_of_linux_is_an_error_that_says_so() {
+    let found = scan(&disks(&volumes::case("lvm-thin")));
+    let volume = open(&found, "sparse").unwrap();
+    let error = volume.write_at(1 << 20, &vec![1; 4 << 20]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    assert!(error.to_string().contains("no free data block (all 32"), "{error}");
+}
+
+#[test] // What superblocks of RAID images say decides which of them are used.
+fn superblocks_of_images_are_obeyed() {
+    let case = volumes::case("lvm-raid4");
+    let expected = case.devices[0].sha256.clone();
+    let opened = |change: &dyn Fn(usize, &mut [u8])| {
+        let disks = disks(&case);
+        change_superblocks(&disks, change);
+        open(&scan(&disks), "raid")
+    };
+    let degraded = |change: &dyn Fn(usize, &mut [u8])| {
+        let volume = opened(change).unwrap();
+        assert!(volume.is_read_only());
+        assert_eq!(Some(sha256(&content(&*volume))), expected);
+    };
+    // The others say that it failed; it has missed something; it is new; it has only begun to be rebuilt.
+    degraded(&|position, sb| sb[24] |= u8::from(position == 0) << 2);
+    degraded(&|position, sb| sb[16] = if position == 1 { 1 } else { 9 });
+    degraded(&|position, sb| {
+        if position == 1 {
+            sb[..4].fill(0);
+        }
+    });
+    degraded(&|position, sb| {
+        if position == 2 {
+            sb[32..40].copy_from_slice(&20_u64.to_le_bytes());
+        }
+    });
+    // Not in sync: good while all are there, and too little to replace one that is not.
+    assert!(!opened(&|_, sb| sb[40..48].fill(0)).unwrap().is_read_only());
+    let refused = opened(&|position, sb| {
+        sb[40..48].fill(0);
+        sb[24] = u8::from(position == 0);
+    });
+    assert!(message(refused).contains("parity was not made to fit"));
+    assert!(message(opened(&|_, sb| sb[24] = 3)).contains("too many members are missing"));
+    assert!(message(opened(&|_, sb| sb[0] = b'X')).contains("magic number"));
+    assert!(message(opened(&|_, sb| sb[8] = 9)).contains("number of devices"));
+    assert!(message(opened(&|_, sb| sb[12] = 0)).contains("position in the array"));
+    assert!(message(opened(&|_, sb| sb[60] = 1)).contains("reshaped"));
+}
+
+/// Writes pieces all over a volume, as far as there is space for them.
+fn scribble(volume: &dyn BlockDevice) {
+    let mut expected = content(volume);
+    let size = expected.len();
+    for (n, (start, len)) in
+        [(0, 10), (5000, 70_000), (size / 2 - 1, 3), (size - 4096, 4096)].into_iter().enumerate()
+    {
+        let (start, end) = (start.min(size), (start + len).min(size));
+        let new = vec![b'a' + u8::try_from(n).unwrap(); end - start];
+        match volume.write_at(start as u64, &new) {
+            Ok(()) => expected[start..end].copy_from_slice(&new),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}"),
+        }
+    }
+    assert!(content(volume) == expected);
+}
+
+/// Writes to all volumes of a case, and lets LVM read them; `check` is run in the same machine.
+fn written_volumes(kind: &str, check: &str, dir: &Path) -> String {
+    let case = volumes::case(kind);
+    let disks = disks(&case);
+    let found = scan(&disks);
+    let mut expected: Vec<(&str, String)> = Vec::new();
+    for device in case.devices.iter().filter(|device| device.sha256.is_some()) {
+        let volume = open(&found, short(&device.name)).unwrap();
+        if !volume.is_read_only() {
+            scribble(&*volume);
+        }
+    }
+    // A write to an origin must not have changed its snapshots, so they are all read at the end.
+    for device in case.devices.iter().filter(|device| device.sha256.is_some()) {
+        if let Ok(volume) = open(&found, short(&device.name)) {
+            expected.push((short(&device.name), sha256(&content(&*volume))));
+        }
+    }
+    let images: Vec<_> = (0..disks.len()).map(|n| dir.join(format!("{kind}.{n}"))).collect();
+    for (image, disk) in images.iter().zip(&disks) {
+        fs::write(image, content(&**disk)).expect("space for an image");
+    }
+    let names: Vec<_> = expected.iter().map(|(name, _)| *name).collect();
+    let printed = run_ok(
+        &images.iter().map(|image| Disk::raw(image)).collect::<Vec<_>>(),
+        &format!(
+            "vgck vg; vgchange -q -ay -K vg > /dev/null; settle
+            for lv in {}; do echo $(sha256sum < /dev/vg/$lv) $lv; done
+            {check}",
+            names.join(" ")
+        ),
+    );
+    for (name, sum) in expected {
+        assert!(printed.contains(&format!("{sum} - {name}\n")), "{kind}: {name}\n{printed}");
+    }
+    printed
+}
+
+#[test] // What we wrote to each kind of volumes, as LVM reads it; and the copies and parities are right.
+fn lvm_reads_what_we_wrote() {
+    if !long_suites("writing logical volumes of all kinds") {
+        return;
+    }
+    let dir = tempdir();
+    for kind in ["lvm-raid1", "lvm-raid4", "lvm-raid5", "lvm-raid6", "lvm-raid10"] {
+        let checked = written_volumes(
+            kind,
+            "for lv in $(lvs --noheadings -o lv_name vg); do
+                lvchange --syncaction check vg/$lv; lvm_wait() { lvs --noheadings -o raid_sync_action vg/$lv; }
+                while ! lvm_wait | grep -q idle; do sleep 0.1; done
+                echo $lv mismatches $(lvs --noheadings -o raid_mismatch_count vg/$lv)
+            done",
+            dir.path(),
+        );
+        let mut lines = checked.lines().filter(|line| line.contains(" mismatches "));
+        assert!(lines.clone().count() > 0 && lines.all(|line| line.ends_with(" mismatches 0")), "{checked}");
+    }
+    for kind in ["lvm-raid0", "lvm-snapshot"] {
+        written_volumes(kind, "", dir.path());
+    }
+    let mirror = written_volumes(
+        "lvm-mirror",
+        "vgchange -q -an vg > /dev/null; for d in /dev/vd?; do sha256sum < $d; done > /dev/null; echo done",
+        dir.path(),
+    );
+    assert!(mirror.ends_with("done\n"));
+    let thin = written_volumes(
+        "lvm-thin",
+        "vgchange -q -an vg > /dev/null; lvchange -q -ay -y vg/pool_tmeta > /dev/null
+        thin_check /dev/vg/pool_tmeta > /dev/null && echo checked",
+        dir.path(),
+    );
+    assert!(thin.ends_with("checked\n"), "{thin}");
+    let cache = written_volumes(
+        "lvm-cache",
+        "vgchange -q -an vg > /dev/null; lvchange -q -ay -y vg/pool_cpool_cmeta > /dev/null
+        cache_check /dev/vg/pool_cpool_cmeta > /dev/null && echo checked",
+        dir.path(),
+    );
+    assert!(cache.ends_with("checked\n"), "{cache}");
+}
