@@ -63,6 +63,7 @@ pub mod walk;
 
 /// The records that calls return: libguestfs's structs of the same names and fields.
 pub mod records {
+    pub use crate::calls::arrays::MdStat;
     pub use crate::calls::directories::Dirent;
     pub use crate::calls::handle::Version;
     pub use crate::calls::lvm::logical_volumes::LvmLv;

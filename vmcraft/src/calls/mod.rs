@@ -1,6 +1,7 @@
 //! The calls, a module an area. `#[api]` makes each module's `CALLS`.
 
 mod archives;
+pub(crate) mod arrays;
 mod attributes;
 mod checksums;
 mod customize;
@@ -49,6 +50,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     partitions::CALLS,
     partitioning::CALLS,
     volumes::CALLS,
+    arrays::CALLS,
     encrypted::CALLS,
     lvm::physical_volumes::CALLS,
     lvm::volume_groups::CALLS,

@@ -138,6 +138,11 @@ impl Stack {
         wanted.map(|container| container.member.clone())
     }
 
+    /// What was found of LVM, to be changed. A scan has to follow.
+    pub(crate) fn lvm_mut(&mut self) -> &mut Lvm {
+        &mut self.lvm
+    }
+
     /// Whether the logical volumes of a group are not to be shown.
     pub(crate) fn is_inactive(&self, group: &str) -> bool {
         self.inactive_groups.contains(group)

@@ -1,12 +1,17 @@
 //! Logical volumes.
 
 use vmcraft_macros::api;
-use vmcraft_volume::lvm::{LogicalVolume, SegmentKind, VolumeGroup};
+use vmcraft_volume::lvm::{LogicalVolume, NewVolume, SegmentKind, Size, VolumeGroup};
+use vmcraft_volume::signature;
 
-use super::attributes;
 use super::physical_volumes::count;
 use crate::value::record;
-use crate::{DeviceName, Guest, Result};
+use crate::{DeviceName, Error, Guest, Result};
+
+/// The size of a stripe unless it is said otherwise, in bytes: LVM's.
+const STRIPE_BYTES: u64 = 64 << 10;
+/// What LVM overwrites with zeros at the start of a new volume, in bytes.
+const ZEROED_BYTES: usize = 4096;
 
 record! {
     /// A logical volume, as `lvs-full` gives it. Sizes are in bytes.
@@ -63,7 +68,7 @@ impl Guest {
         let mut names: Vec<_> = self
             .shown_groups()
             .flat_map(|group| {
-                let public = group.visible_volumes().filter(|volume| attributes::is_public(volume));
+                let public = group.public_volumes().filter(|volume| !volume.skips_activation());
                 public.map(|volume| format!("/dev/{}/{}", group.name(), volume.name))
             })
             .collect();
@@ -82,12 +87,16 @@ impl Guest {
         let mut rows = Vec::new();
         for group in self.shown_groups() {
             for volume in group.visible_volumes() {
+                let mut row = LvmLv::of(group, volume);
                 let name = format!("/dev/{}/{}", group.name(), volume.name);
-                let is_active = self.stack.find(&name).is_some_and(|volume| volume.disk.is_ok());
+                let is_active = group.refusal().is_none()
+                    && !self.stack.is_inactive(group.name())
+                    && !volume.skips_activation();
                 let is_open = is_active
                     && (self.vfs.mounts().iter().any(|mount| mount.device == name)
                         || self.stack.above(&name).next().is_some());
-                let mut row = row(group, volume, attributes::State { is_active, is_open });
+                row.set_state(is_active, is_open);
+                row.copy_percent = (is_active && is_copied(volume)).then_some(100.0);
                 if is_active {
                     (row.lv_kernel_major, row.lv_kernel_minor) = (DEVICE_MAPPER, minor);
                     minor += 1;
@@ -119,6 +128,126 @@ impl Guest {
         let (group, name) = self.group_and_volume(lvname)?;
         Ok(format!("/dev/{}/{name}", group.name()))
     }
+
+    /// Make a logical volume of a size
+    ///
+    /// The size is in MiB, and rounded up to whole extents. `stripes` is over how many physical volumes the
+    /// data is striped (1 without it), in pieces of `stripesize` bytes (65536 without it).
+    ///
+    /// ```guestfish
+    /// lvcreate lv vg 512
+    /// lvcreate lv vg 512 stripes:2
+    /// ```
+    pub fn lvcreate(
+        &mut self,
+        logvol: &str,
+        volgroup: &str,
+        mbytes: i32,
+        stripes: Option<i32>,
+        stripesize: Option<i64>,
+    ) -> Result<()> {
+        self.make_volume(logvol, volgroup, mebibytes(mbytes)?, stripes, stripesize)
+    }
+
+    /// Make a logical volume of a part of what is free
+    ///
+    /// `percent` is from 1 to 100. The options are as for `lvcreate`.
+    ///
+    /// ```guestfish
+    /// lvcreate-free lv vg 100
+    /// ```
+    pub fn lvcreate_free(
+        &mut self,
+        logvol: &str,
+        volgroup: &str,
+        percent: i32,
+        stripes: Option<i32>,
+        stripesize: Option<i64>,
+    ) -> Result<()> {
+        self.make_volume(logvol, volgroup, percent_free(percent)?, stripes, stripesize)
+    }
+
+    /// Make a logical volume larger or smaller
+    ///
+    /// The size is in MiB, and rounded up to whole extents. What is on the volume stays as it is: a file
+    /// system is made smaller before its volume, and larger after it. One of which something is in use is
+    /// not made smaller.
+    ///
+    /// ```guestfish
+    /// lvresize /dev/vg/lv 1024
+    /// ```
+    pub fn lvresize(&mut self, device: &DeviceName, mbytes: i32) -> Result<()> {
+        self.resize_volume(device, mebibytes(mbytes)?)
+    }
+
+    /// Make a logical volume larger by a part of what is free
+    ///
+    /// `percent` is from 1 to 100.
+    ///
+    /// ```guestfish
+    /// lvresize-free /dev/vg/lv 100
+    /// ```
+    pub fn lvresize_free(&mut self, lv: &DeviceName, percent: i32) -> Result<()> {
+        self.resize_volume(lv, percent_free(percent)?)
+    }
+
+    /// Remove a logical volume, or all of a volume group
+    ///
+    /// What it held is lost, and so are its snapshots. With `/dev/VG`, all logical volumes of that group are
+    /// removed, and the group stays.
+    ///
+    /// ```guestfish
+    /// lvremove /dev/vg/lv
+    /// ```
+    pub fn lvremove(&mut self, device: &DeviceName) -> Result<()> {
+        let text = device.to_string();
+        let group = text.strip_prefix("/dev/").unwrap_or(&text);
+        let is_group = self.group_names()?.iter().any(|name| name == group);
+        let (group, volumes) = if is_group {
+            let volumes = self.volume_group(group)?.visible_volumes().map(|volume| volume.name.clone());
+            (group.to_owned(), volumes.collect())
+        } else {
+            let (group, volume) = self.group_and_volume(device)?;
+            (group.name().to_owned(), vec![volume])
+        };
+        for volume in &volumes {
+            self.refuse_group_in_use(&group, Some(volume))?;
+        }
+        let devices = self.devices_of_group(&group)?;
+        self.change_lvm(&devices, |lvm, author| {
+            for volume in &volumes {
+                // A snapshot goes with its origin.
+                let is_there = lvm.group(&group)?.metadata.logical_volume(volume).is_some();
+                if is_there {
+                    lvm.remove_volume(&group, volume, author)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Rename a logical volume
+    ///
+    /// ```guestfish
+    /// lvrename /dev/vg/lv /dev/vg/newlv
+    /// ```
+    pub fn lvrename(&mut self, logvol: &DeviceName, newlogvol: &str) -> Result<()> {
+        let (group, volume) = self.group_and_volume(logvol)?;
+        let group = group.name().to_owned();
+        self.refuse_group_in_use(&group, Some(&volume))?;
+        let name = newlogvol.strip_prefix("/dev/").unwrap_or(newlogvol);
+        let name = match name.split_once('/') {
+            None => name,
+            Some((of, name)) if of == group => name,
+            Some(_) => {
+                return Err(Error::Usage(format!(
+                    "{newlogvol}: {logvol} is in volume group {group}, and stays there"
+                )));
+            }
+        };
+        let devices = self.devices_of_group(&group)?;
+        self.change_lvm(&devices, |lvm, author| lvm.rename_volume(&group, &volume, name, author))
+    }
 }
 
 impl Guest {
@@ -129,43 +258,111 @@ impl Guest {
             (!groups[..at].iter().any(|before| before.name() == group.name())).then_some(group)
         })
     }
+
+    fn make_volume(
+        &mut self,
+        name: &str,
+        group: &str,
+        size: Size,
+        stripes: Option<i32>,
+        stripe_size: Option<i64>,
+    ) -> Result<()> {
+        let stripes = usize::try_from(stripes.unwrap_or(1))
+            .map_err(|_| Error::Usage("stripes: a number from 1".into()))?;
+        let stripe_size = match stripe_size {
+            Some(bytes) => {
+                u64::try_from(bytes).map_err(|_| Error::Usage(format!("stripesize: {bytes} is negative")))?
+            }
+            None => STRIPE_BYTES,
+        };
+        let new = NewVolume { name, size, stripes, stripe_size };
+        let devices = self.devices_of_group(group)?;
+        let group = self.volume_group(group)?.name().to_owned();
+        self.atomically(|guest| {
+            guest.change_lvm(&devices, |lvm, author| lvm.create_volume(&group, &new, author).map(drop))?;
+            let device = format!("/dev/{group}/{name}");
+            if guest.stack.is_inactive(&group) {
+                return Ok(());
+            }
+            // What was there before must not be taken for its content.
+            let (_, volume) = guest.open_device_for_writing(DeviceName::new(&device))?;
+            signature::erase(&volume).map_err(|source| Error::Volume { device: device.clone(), source })?;
+            let zeros = volume.write_at(0, &[0; ZEROED_BYTES]);
+            zeros.map_err(|source| Error::Device { device: device.clone(), source })?;
+            guest.device_changed(&device);
+            Ok(())
+        })
+    }
+
+    fn resize_volume(&mut self, device: &DeviceName, size: Size) -> Result<()> {
+        let (group, volume) = self.group_and_volume(device)?;
+        let old = group.metadata.logical_volume(&volume).map_or(0, |volume| volume.size);
+        let group = group.name().to_owned();
+        if let Size::Bytes(bytes) = size
+            && bytes < old
+        {
+            self.refuse_group_in_use(&group, Some(&volume))?;
+        }
+        let devices = self.devices_of_group(&group)?;
+        let name = format!("/dev/{group}/{volume}");
+        if self.refuse_group_in_use(&group, Some(&volume)).is_ok() {
+            // It reads the size of its device once.
+            self.forget_filesystems(|open| open == name);
+        }
+        self.change_lvm(&devices, |lvm, author| lvm.resize_volume(&group, &volume, size, author))
+    }
 }
 
-fn row(group: &VolumeGroup, volume: &LogicalVolume, state: attributes::State) -> LvmLv {
-    let kinds = || volume.segments.iter().map(|segment| &segment.kind);
-    let origin = attributes::snapshot_of(&group.metadata, &volume.name).map(str::to_owned);
-    let thin_origin = kinds().find_map(|kind| match kind {
-        SegmentKind::Thin { origin, external_origin, .. } => {
-            origin.clone().or_else(|| external_origin.clone())
+fn mebibytes(number: i32) -> Result<Size> {
+    let number = u64::try_from(number).ok().filter(|number| *number > 0);
+    let number = number.ok_or_else(|| Error::Usage("mbytes: the size is at least 1".into()))?;
+    Ok(Size::Bytes(number << 20))
+}
+
+fn percent_free(percent: i32) -> Result<Size> {
+    let percent = u32::try_from(percent).ok().filter(|percent| (1..=100).contains(percent));
+    percent.map(Size::PercentFree).ok_or_else(|| Error::Usage("percent: from 1 to 100".into()))
+}
+
+impl LvmLv {
+    fn of(group: &VolumeGroup, volume: &LogicalVolume) -> Self {
+        let report = group.report_volume(volume);
+        Self {
+            lv_name: report.lv_name,
+            lv_uuid: report.lv_uuid.undashed(),
+            lv_attr: report.lv_attr,
+            lv_major: -1,
+            lv_minor: -1,
+            lv_kernel_major: -1,
+            lv_kernel_minor: -1,
+            lv_size: report.lv_size,
+            seg_count: count(report.seg_count),
+            origin: report.origin,
+            snap_percent: None,
+            copy_percent: None,
+            move_pv: String::new(),
+            lv_tags: report.lv_tags.join(","),
+            mirror_log: report.mirror_log,
+            modules: report.modules.join(","),
         }
-        SegmentKind::Cache { origin, .. } => Some(format!("[{origin}]")),
-        _ => None,
-    });
-    let log = kinds().find_map(|kind| match kind {
-        SegmentKind::Mirror { log, .. } => log.clone(),
-        _ => None,
-    });
-    let is_copied = kinds().any(|kind| match kind {
+    }
+
+    /// Says in the letters whether it is active and in use.
+    fn set_state(&mut self, is_active: bool, is_open: bool) {
+        let letters = self.lv_attr.chars().enumerate().map(|(at, letter)| match at {
+            4 if !is_active => '-',
+            5 if is_open => 'o',
+            _ => letter,
+        });
+        self.lv_attr = letters.collect();
+    }
+}
+
+/// Whether what Linux has of it is alike, which it counts in percent.
+fn is_copied(volume: &LogicalVolume) -> bool {
+    volume.segments.iter().any(|segment| match &segment.kind {
         SegmentKind::Mirror { .. } => true,
         SegmentKind::Raid { region_size, .. } => *region_size > 0,
         _ => false,
-    });
-    LvmLv {
-        lv_name: volume.name.clone(),
-        lv_uuid: volume.uuid.undashed(),
-        lv_attr: attributes::of_logical_volume(group, volume, state),
-        lv_major: -1,
-        lv_minor: -1,
-        lv_kernel_major: -1,
-        lv_kernel_minor: -1,
-        lv_size: volume.size,
-        seg_count: count(volume.segments.len() as u64),
-        origin: origin.or(thin_origin).unwrap_or_default(),
-        snap_percent: None,
-        copy_percent: (is_copied && state.is_active).then_some(100.0),
-        move_pv: String::new(),
-        lv_tags: volume.tags.join(","),
-        mirror_log: log.map(|log| format!("[{log}]")).unwrap_or_default(),
-        modules: attributes::modules(&group.metadata, volume).join(","),
-    }
+    })
 }

@@ -1,18 +1,21 @@
 //! Volume groups of LVM: what they are made of, and changing them.
 
 pub(super) mod activation;
-mod attributes;
 pub(crate) mod logical_volumes;
 pub(crate) mod physical_volumes;
 pub(crate) mod volume_groups;
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use bstr::ByteSlice;
-use vmcraft_volume::lvm::{LvmUuid, PhysicalVolume, VolumeGroup};
+use vmcraft_volume::lvm::{Author, Backing, Lvm, PhysicalVolume, VolumeGroup};
 
 use crate::stack::MAPPER;
 use crate::{DeviceName, Error, Guest, Result};
+
+/// The host that metadata is said to be written on.
+const HOST: &str = "vmcraft";
 
 /// Says which device or group the error is of, which the volume's own message does.
 fn volume_error(source: vmcraft_volume::Error) -> Error {
@@ -82,10 +85,35 @@ impl Guest {
         found.map(AsRef::as_ref).ok_or_else(|| Error::Usage(format!("{name}: not a physical volume")))
     }
 
-    /// The group that a physical volume belongs to.
-    fn group_of(&self, uuid: Option<LvmUuid>) -> Option<&VolumeGroup> {
-        let uuid = uuid?;
-        self.stack.lvm().volume_groups.iter().find(|group| group.metadata.uuid == uuid)
+    /// The devices of the physical volumes of a group.
+    fn devices_of_group(&self, group: &str) -> Result<Vec<String>> {
+        let backing = self.volume_group(group)?.backing.iter();
+        let names = backing.filter_map(|backing| match backing {
+            Backing::Present(volume) => Some(volume.member.name.clone()),
+            Backing::Missing | Backing::Duplicate(_) => None,
+        });
+        Ok(names.collect())
+    }
+
+    /// Changes the metadata on these devices, all of it or nothing, and looks at what came of it.
+    fn change_lvm<T>(
+        &mut self,
+        devices: &[String],
+        change: impl FnOnce(&mut Lvm, &mut Author<'_>) -> vmcraft_volume::Result<T>,
+    ) -> Result<T> {
+        self.atomically(|guest| {
+            for device in devices {
+                guest.refuse_write_protected(device)?;
+            }
+            let now = u64::try_from(guest.sources().now().seconds).unwrap_or_default();
+            let mut lvm = mem::take(guest.stack.lvm_mut());
+            let done = guest.with_random(|random| {
+                let mut author = Author { random, now, host: HOST };
+                change(&mut lvm, &mut author).map_err(volume_error)
+            });
+            guest.reopen_volumes();
+            done
+        })
     }
 
     /// Refuses what must not be done to a logical volume, or to all of a group, while something on it is

@@ -1,13 +1,12 @@
 //! Physical volumes: the devices that volume groups are made of.
 
-use std::sync::Arc;
-
+use bstr::BString;
 use vmcraft_macros::api;
-use vmcraft_volume::lvm::{Backing, LvmUuid, Metadata, PhysicalVolume, PhysicalVolumeEntry};
+use vmcraft_volume::Member;
+use vmcraft_volume::lvm::PvReport;
 
-use super::attributes;
 use crate::value::record;
-use crate::{DeviceName, Guest, Result};
+use crate::{DeviceName, Error, Guest, Result};
 
 record! {
     /// A physical volume, as `pvs-full` gives it. Sizes are in bytes.
@@ -67,15 +66,7 @@ impl Guest {
     /// ```
     pub fn pvs_full(&self) -> Result<Vec<LvmPv>> {
         self.launched()?;
-        let lvm = self.stack.lvm();
-        let mut rows = Vec::new();
-        for group in &lvm.volume_groups {
-            let entries = group.metadata.physical_volumes.iter().zip(&group.backing);
-            rows.extend(entries.map(|(entry, backing)| of_group(&group.metadata, entry, backing)));
-        }
-        let free = lvm.physical_volumes.iter().filter(|volume| self.group_of(volume.group).is_none());
-        rows.extend(free.map(|volume| of_none(volume)));
-        Ok(rows)
+        Ok(self.stack.lvm().report_physical_volumes().into_iter().map(LvmPv::from).collect())
     }
 
     /// Return the UUID of a physical volume
@@ -86,59 +77,113 @@ impl Guest {
     pub fn pvuuid(&self, device: &DeviceName) -> Result<String> {
         Ok(self.physical_volume(device)?.label.uuid.to_string())
     }
-}
 
-/// A physical volume of a group.
-fn of_group(metadata: &Metadata, entry: &PhysicalVolumeEntry, backing: &Backing) -> LvmPv {
-    let present: Option<&Arc<PhysicalVolume>> = match backing {
-        Backing::Present(volume) => Some(volume),
-        Backing::Missing | Backing::Duplicate(_) => None,
-    };
-    let extents = |count: u64| count.saturating_mul(metadata.extent_size);
-    let used = attributes::allocated(metadata, &entry.id).min(entry.pe_count);
-    let mut row = LvmPv {
-        pv_name: "[unknown]".into(),
-        pv_uuid: LvmUuid::undashed(&entry.uuid),
-        pv_fmt: "lvm2".into(),
-        pv_size: extents(entry.pe_count),
-        dev_size: 0,
-        pv_free: extents(entry.pe_count - used),
-        pv_used: extents(used),
-        pv_attr: attributes::of_physical_volume(metadata, entry, present.is_some()),
-        pv_pe_count: count(entry.pe_count),
-        pv_pe_alloc_count: count(used),
-        pv_tags: entry.tags.join(","),
-        pe_start: entry.pe_start,
-        pv_mda_count: 0,
-        pv_mda_free: 0,
-    };
-    if let Some(volume) = present {
-        row.pv_name.clone_from(&volume.member.name);
-        row.dev_size = volume.member.device.size();
-        row.pv_mda_count = count(volume.metadata_areas().0 as u64);
-        row.pv_mda_free = volume.metadata_free_bytes();
+    /// Make a device a physical volume of LVM
+    ///
+    /// What the device held is lost.
+    ///
+    /// ```guestfish
+    /// pvcreate /dev/sda1
+    /// ```
+    pub fn pvcreate(&mut self, device: &DeviceName) -> Result<()> {
+        self.atomically(|guest| {
+            let member = guest.future_physical_volume(device)?;
+            guest.forget_filesystems(|open| open == member.name);
+            guest.change_lvm(&[], |lvm, author| lvm.create_physical_volume(&member, author).map(drop))
+        })
     }
-    row
+
+    /// Make a physical volume an ordinary device
+    ///
+    /// It must not belong to a volume group.
+    ///
+    /// ```guestfish
+    /// pvremove /dev/sda1
+    /// ```
+    pub fn pvremove(&mut self, device: &DeviceName) -> Result<()> {
+        let name = self.physical_volume(device)?.member.name.clone();
+        self.change_lvm(&[name.clone()], |lvm, _| lvm.remove_physical_volume(&name))
+    }
+
+    /// Make a physical volume as large as its device
+    ///
+    /// ```guestfish
+    /// pvresize /dev/sda1
+    /// ```
+    pub fn pvresize(&mut self, device: &DeviceName) -> Result<()> {
+        self.resize_physical_volume(device, None)
+    }
+
+    /// Make a physical volume so many bytes large
+    ///
+    /// Its device stays as it is. What logical volumes have must fit.
+    ///
+    /// ```guestfish
+    /// pvresize-size /dev/sda1 1073741824
+    /// ```
+    pub fn pvresize_size(&mut self, device: &DeviceName, size: i64) -> Result<()> {
+        let bytes = u64::try_from(size).map_err(|_| Error::Usage(format!("size: {size} is negative")))?;
+        self.resize_physical_volume(device, Some(bytes))
+    }
+
+    /// Give a physical volume a random UUID
+    ///
+    /// ```guestfish
+    /// pvchange-uuid /dev/sda1
+    /// ```
+    pub fn pvchange_uuid(&mut self, device: &DeviceName) -> Result<()> {
+        let name = self.physical_volume(device)?.member.name.clone();
+        self.change_lvm(&[name.clone()], |lvm, author| lvm.renew_physical_volume_uuid(&name, author))
+    }
+
+    /// Give all physical volumes random UUIDs
+    ///
+    /// ```guestfish
+    /// pvchange-uuid-all
+    /// ```
+    pub fn pvchange_uuid_all(&mut self) -> Result<()> {
+        let devices = self.pvs()?;
+        self.change_lvm(&devices, |lvm, author| lvm.renew_all_physical_volume_uuids(author))
+    }
 }
 
-/// A physical volume that no group has.
-fn of_none(volume: &PhysicalVolume) -> LvmPv {
-    let size = volume.member.device.size();
-    LvmPv {
-        pv_name: volume.member.name.clone(),
-        pv_uuid: volume.label.uuid.undashed(),
-        pv_fmt: "lvm2".into(),
-        pv_size: volume.label.device_size,
-        dev_size: size,
-        pv_free: volume.label.device_size,
-        pv_used: 0,
-        pv_attr: "---".into(),
-        pv_pe_count: 0,
-        pv_pe_alloc_count: 0,
-        pv_tags: String::new(),
-        pe_start: volume.label.data.first().map_or(0, |range| range.offset),
-        pv_mda_count: count(volume.metadata_areas().0 as u64),
-        pv_mda_free: volume.metadata_free_bytes(),
+impl Guest {
+    /// A device that nothing stands on, to be made a physical volume.
+    pub(super) fn future_physical_volume(&self, device: &DeviceName) -> Result<Member> {
+        let (name, device) = self.open_device_for_writing(device)?;
+        self.refuse_in_use(&name)?;
+        Ok(Member { name, device })
+    }
+
+    /// Several of them.
+    pub(super) fn future_physical_volumes(&self, devices: &[BString]) -> Result<Vec<Member>> {
+        devices.iter().map(|device| self.future_physical_volume(DeviceName::new(device))).collect()
+    }
+
+    fn resize_physical_volume(&mut self, device: &DeviceName, bytes: Option<u64>) -> Result<()> {
+        let name = self.physical_volume(device)?.member.name.clone();
+        self.change_lvm(&[name.clone()], |lvm, author| lvm.resize_physical_volume(&name, bytes, author))
+    }
+}
+
+impl From<PvReport> for LvmPv {
+    fn from(report: PvReport) -> Self {
+        Self {
+            pv_name: report.pv_name,
+            pv_uuid: report.pv_uuid.undashed(),
+            pv_fmt: report.pv_fmt.into(),
+            pv_size: report.pv_size,
+            dev_size: report.dev_size,
+            pv_free: report.pv_free,
+            pv_used: report.pv_used,
+            pv_attr: report.pv_attr,
+            pv_pe_count: count(report.pv_pe_count),
+            pv_pe_alloc_count: count(report.pv_pe_alloc_count),
+            pv_tags: report.pv_tags.join(","),
+            pe_start: report.pe_start,
+            pv_mda_count: count(report.pv_mda_count),
+            pv_mda_free: report.pv_mda_free,
+        }
     }
 }
 

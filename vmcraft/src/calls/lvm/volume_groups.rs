@@ -1,16 +1,13 @@
 //! Volume groups as a whole.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use bstr::BString;
 use vmcraft_macros::api;
-use vmcraft_volume::lvm::{Backing, PhysicalVolume, SegmentKind, VolumeGroup};
+use vmcraft_volume::lvm::VgReport;
 
-use super::attributes;
 use super::physical_volumes::count;
+use crate::device::parse_disk_name;
 use crate::value::record;
-use crate::{Guest, Result};
+use crate::{Error, Guest, Result};
 
 record! {
     /// A volume group, as `vgs-full` gives it. Sizes are in bytes.
@@ -74,9 +71,9 @@ impl Guest {
     /// ```
     pub fn vgs_full(&self) -> Result<Vec<LvmVg>> {
         self.launched()?;
-        let mut groups: Vec<_> = self.stack.lvm().volume_groups.iter().collect();
-        groups.sort_by(|a, b| a.name().cmp(b.name()));
-        Ok(groups.into_iter().map(row).collect())
+        let mut reports = self.stack.lvm().report_volume_groups();
+        reports.sort_by(|a, b| a.vg_name.cmp(&b.vg_name));
+        Ok(reports.into_iter().map(LvmVg::from).collect())
     }
 
     /// Return the UUID of a volume group
@@ -119,49 +116,119 @@ impl Guest {
     pub fn vgmeta(&self, vgname: &str) -> Result<BString> {
         Ok(self.volume_group(vgname)?.text().into())
     }
+
+    /// Make a volume group of devices
+    ///
+    /// Those that are no physical volumes become some, and what they held is lost.
+    ///
+    /// ```guestfish
+    /// vgcreate vg "/dev/sda1 /dev/sdb1"
+    /// ```
+    pub fn vgcreate(&mut self, volgroup: &str, physvols: &[BString]) -> Result<()> {
+        let is_taken = matches!(volgroup, "mapper" | "md" | "disk" | "fd")
+            || parse_disk_name(&format!("/dev/{volgroup}")).is_some();
+        if is_taken {
+            return Err(Error::Usage(format!("{volgroup}: /dev/{volgroup} is the name of something else")));
+        }
+        self.atomically(|guest| {
+            let members = guest.future_physical_volumes(physvols)?;
+            guest.forget_filesystems(|open| members.iter().any(|member| member.name == open));
+            guest.change_lvm(&[], |lvm, author| lvm.create_group(volgroup, &members, author).map(drop))
+        })
+    }
+
+    /// Remove a volume group
+    ///
+    /// All logical volumes in it are lost. Its devices stay physical volumes.
+    ///
+    /// ```guestfish
+    /// vgremove vg
+    /// ```
+    pub fn vgremove(&mut self, vgname: &str) -> Result<()> {
+        let devices = self.devices_of_unused_group(vgname)?;
+        self.change_lvm(&devices, |lvm, _| lvm.remove_group(vgname))
+    }
+
+    /// Rename a volume group
+    ///
+    /// `volgroup` can be its UUID, which tells groups of the same name apart.
+    ///
+    /// ```guestfish
+    /// vgrename vg newvg
+    /// ```
+    pub fn vgrename(&mut self, volgroup: &str, newvolgroup: &str) -> Result<()> {
+        let devices = self.devices_of_unused_group(volgroup)?;
+        self.change_lvm(&devices, |lvm, author| lvm.rename_group(volgroup, newvolgroup, author))
+    }
+
+    /// Give a volume group a random UUID
+    ///
+    /// ```guestfish
+    /// vgchange-uuid vg
+    /// ```
+    pub fn vgchange_uuid(&mut self, vg: &str) -> Result<()> {
+        let devices = self.devices_of_group(vg)?;
+        self.change_lvm(&devices, |lvm, author| lvm.renew_group_uuid(vg, author))
+    }
+
+    /// Give all volume groups random UUIDs
+    ///
+    /// ```guestfish
+    /// vgchange-uuid-all
+    /// ```
+    pub fn vgchange_uuid_all(&mut self) -> Result<()> {
+        let devices = self.pvs()?;
+        self.change_lvm(&devices, |lvm, author| lvm.renew_all_group_uuids(author))
+    }
+
+    /// Remove all logical volumes, volume groups and physical volumes
+    ///
+    /// What they held is lost.
+    ///
+    /// ```guestfish
+    /// lvm-remove-all
+    /// ```
+    pub fn lvm_remove_all(&mut self) -> Result<()> {
+        let groups = self.group_names()?;
+        for group in &groups {
+            self.refuse_group_in_use(group, None)?;
+        }
+        let devices = self.pvs()?;
+        self.change_lvm(&devices, |lvm, _| lvm.remove_all())
+    }
 }
 
-fn row(group: &VolumeGroup) -> LvmVg {
-    let metadata = &group.metadata;
-    let extents: u64 = metadata.physical_volumes.iter().map(|volume| volume.pe_count).sum();
-    let used = metadata.physical_volumes.iter().map(|volume| attributes::allocated(metadata, &volume.id));
-    let free = extents.saturating_sub(used.sum());
-    let present: Vec<&Arc<PhysicalVolume>> = group
-        .backing
-        .iter()
-        .filter_map(|backing| match backing {
-            Backing::Present(volume) => Some(volume),
-            Backing::Missing | Backing::Duplicate(_) => None,
-        })
-        .collect();
-    let snapshots: BTreeSet<_> = metadata
-        .logical_volumes
-        .iter()
-        .flat_map(|volume| &volume.segments)
-        .filter_map(|segment| match &segment.kind {
-            SegmentKind::Snapshot { cow, .. } => Some(cow),
-            _ => None,
-        })
-        .collect();
-    LvmVg {
-        vg_name: group.name().to_owned(),
-        vg_uuid: metadata.uuid.undashed(),
-        vg_fmt: "lvm2".into(),
-        vg_attr: attributes::of_group(group),
-        vg_size: extents.saturating_mul(metadata.extent_size),
-        vg_free: free.saturating_mul(metadata.extent_size),
-        vg_sysid: metadata.system_id.clone().unwrap_or_default(),
-        vg_extent_size: metadata.extent_size,
-        vg_extent_count: count(extents),
-        vg_free_count: count(free),
-        max_lv: count(metadata.max_lv),
-        max_pv: count(metadata.max_pv),
-        pv_count: count(metadata.physical_volumes.len() as u64),
-        lv_count: count(group.visible_volumes().count() as u64),
-        snap_count: count(snapshots.len() as u64),
-        vg_seqno: count(metadata.seqno),
-        vg_tags: metadata.tags.join(","),
-        vg_mda_count: present.iter().map(|volume| count(volume.metadata_areas().0 as u64)).sum(),
-        vg_mda_free: present.iter().map(|volume| volume.metadata_free_bytes()).min().unwrap_or_default(),
+impl Guest {
+    /// The devices of a group of which nothing is in use.
+    fn devices_of_unused_group(&self, group: &str) -> Result<Vec<String>> {
+        let name = self.volume_group(group)?.name().to_owned();
+        self.refuse_group_in_use(&name, None)?;
+        self.devices_of_group(group)
+    }
+}
+
+impl From<VgReport> for LvmVg {
+    fn from(report: VgReport) -> Self {
+        Self {
+            vg_name: report.vg_name,
+            vg_uuid: report.vg_uuid.undashed(),
+            vg_fmt: report.vg_fmt.into(),
+            vg_attr: report.vg_attr,
+            vg_size: report.vg_size,
+            vg_free: report.vg_free,
+            vg_sysid: report.vg_sysid,
+            vg_extent_size: report.vg_extent_size,
+            vg_extent_count: count(report.vg_extent_count),
+            vg_free_count: count(report.vg_free_count),
+            max_lv: count(report.max_lv),
+            max_pv: count(report.max_pv),
+            pv_count: count(report.pv_count),
+            lv_count: count(report.lv_count),
+            snap_count: count(report.snap_count),
+            vg_seqno: count(report.vg_seqno),
+            vg_tags: report.vg_tags.join(","),
+            vg_mda_count: count(report.vg_mda_count),
+            vg_mda_free: report.vg_mda_free,
+        }
     }
 }

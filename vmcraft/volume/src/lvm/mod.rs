@@ -63,17 +63,6 @@ impl PhysicalVolume {
         let used = self.areas.iter().filter(|area| !area.is_ignored).count();
         (self.label.metadata.len(), used)
     }
-
-    /// How many bytes are left in its fullest metadata area, as `pvs` prints it.
-    pub fn metadata_free_bytes(&self) -> u64 {
-        let free = self.areas.iter().map(|area| {
-            // There must be room for two copies of the text, each with a sector more.
-            let sectors = area.range.len.saturating_sub(area::HEADER_BYTES) / label::SECTOR;
-            let used = area.text.map_or(0, |text| text.len.div_ceil(label::SECTOR)) + 1;
-            sectors.saturating_sub(used.saturating_mul(2)) / 2 * label::SECTOR
-        });
-        free.min().unwrap_or_default()
-    }
 }
 
 /// A volume group.
