@@ -54,3 +54,8 @@ fn from_mbr(kind: u8) -> Option<&'static str> {
 pub(crate) fn can_hold_file_system(partition: &Partition) -> bool {
     !matches!(type_guid(partition), Some(LDM_METADATA | LDM_DATA | MICROSOFT_RESERVED | MICROSOFT_SNAPSHOT))
 }
+
+/// Whether it belongs to a Windows dynamic disk.
+pub(crate) fn is_dynamic_disk(partition: &Partition) -> bool {
+    matches!(type_guid(partition), Some(LDM_METADATA | LDM_DATA))
+}

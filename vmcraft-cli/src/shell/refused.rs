@@ -46,7 +46,7 @@ const GROUPS: &[Group] = &[
             promise: zero-device and zero-free-space make it read as zeros",
     },
     Group {
-        names: "aug-* hivex-* journal-* yara-* inotify-* ldmtool* list-ldm-* download-inode download-blocks \
+        names: "aug-* hivex-* journal-* yara-* inotify-* download-inode download-blocks \
             filesystem-walk find-inode isoinfo isoinfo-device initrd-cat initrd-list ntfscat-i xfs-info xfs-info2 \
  clevis-luks-unlock swapon-* swapoff-*",
         reason: "is not in this version",

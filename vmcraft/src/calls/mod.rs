@@ -10,6 +10,7 @@ mod devices;
 pub(crate) mod directories;
 mod disk_create;
 mod drives;
+mod dynamic;
 mod encrypted;
 mod file_flags;
 mod files;
@@ -51,6 +52,7 @@ pub(crate) const AREAS: &[&[Call]] = &[
     partitioning::CALLS,
     volumes::CALLS,
     arrays::CALLS,
+    dynamic::CALLS,
     encrypted::CALLS,
     lvm::physical_volumes::CALLS,
     lvm::volume_groups::CALLS,

@@ -240,8 +240,9 @@ pub const OPERATIONS: &[SysprepOperation] = &[
         action: Action::Customize,
     },
     special("lvm-uuids", "Change LVM2 PV and VG UUIDs", |guest, _, _| {
-        if guest.disks.is_some() && guest.list_filesystems()?.iter().any(|(_, kind)| kind == "LVM2_member") {
-            guest.warnings.push("lvm-uuids: this version does not change LVM2; the UUIDs stay".into());
+        if guest.disks.is_some() && !guest.pvs()?.is_empty() {
+            guest.pvchange_uuid_all()?;
+            guest.vgchange_uuid_all()?;
         }
         Ok(())
     }),
