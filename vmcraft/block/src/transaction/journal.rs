@@ -224,7 +224,7 @@ impl Journal {
             }
         }
         let file = &spill.file.file;
-        let written = index.write(file, Kind::Journal, 0, spill.end()).and_then(|_| {
+        let written = index.write(file, Kind::Journal, 0, spill.end(), || Ok(())).and_then(|_| {
             observer.before(Step::SyncJournal)?;
             file.sync_all()
         });
@@ -240,10 +240,13 @@ impl Journal {
         observer.before(Step::PublishJournal)?;
         spill.publish(&self.path).map_err(|e| named(&self.path, &e))?;
         // From here on the commit has happened, unless the name is lost in a power cut.
-        sync_parent(&self.path).map_err(|e| {
-            let _ = fs::remove_file(&self.path);
-            named(&self.path, &e)
-        })
+        match sync_parent(&self.path) {
+            Ok(()) => Ok(()),
+            Err(e) => match fs::remove_file(&self.path) {
+                Err(kept) if kept.kind() != io::ErrorKind::NotFound => Ok(()),
+                _ => Err(named(&self.path, &e)),
+            },
+        }
     }
 
     /// Makes a pointer beside an image, or where else its journal could be.

@@ -301,6 +301,19 @@ impl Layer {
         Arc::make_mut(&mut self.cleared).insert(start, end, kind);
     }
 
+    /// A chunk as it is now, for [`put_back`](Self::put_back).
+    pub(super) fn copy_of(&self, index: u64) -> Option<Chunk> {
+        self.chunks.get(&index).cloned()
+    }
+
+    /// Makes a chunk what it was, with nothing but writes since.
+    pub(super) fn put_back(&mut self, index: u64, chunk: Option<Chunk>) {
+        match chunk {
+            Some(chunk) => self.chunks.insert(index, chunk),
+            None => self.chunks.remove(&index),
+        };
+    }
+
     /// Remembers a chunk that is about to change.
     fn remember(&mut self, index: u64) {
         if let Some(saved) = &mut self.saved {

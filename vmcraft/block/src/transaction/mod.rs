@@ -25,7 +25,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use self::chunk::{CHUNK, CHUNK_LEN, GRANULE};
+use self::chunk::{CHUNK, CHUNK_LEN, Chunk, GRANULE, Gauge};
 use self::cleared::Clearing;
 pub use self::identity::ImageIdentity;
 pub(crate) use self::identity::SUFFIX as JOURNAL_SUFFIX;
@@ -142,8 +142,8 @@ pub struct Transaction {
 
 struct Shared {
     disks: Vec<TransactionDisk>,
-    /// What was committed to the disks that are never written.
-    bases: Vec<Option<Transaction>>,
+    /// What was committed to the disks that are never written; without such a disk there is none.
+    base: Option<Transaction>,
     state_directory: Option<PathBuf>,
     undo: Option<PathBuf>,
     observer: Observer,
@@ -166,31 +166,37 @@ impl Transaction {
     /// A transaction over disks of which no earlier session left a journal. Nothing is written to them
     /// before a commit.
     pub fn new(mut disks: Vec<TransactionDisk>, options: TransactionOptions) -> Self {
-        // What is only seen here is committed to a layer of its own, so that a rollback keeps it.
-        let mut bases = Vec::new();
-        for disk in &mut disks {
-            let base = (disk.access == Access::Forget).then(|| {
-                let below = TransactionDisk { image: None, ..disk.clone() };
-                Self::over(vec![below], options.clone(), Vec::new())
-            });
-            if let Some(device) = base.as_ref().and_then(|base| base.device(0)) {
-                disk.device = device;
+        let gauge = Arc::<Gauge>::default();
+        let mut base = None;
+        if disks.iter().any(|disk| disk.access == Access::Forget) {
+            // What is only seen here is committed to a layer of its own, so that a rollback keeps it.
+            // It gets the smaller part of the memory, as it is not changed any more.
+            let below = disks.iter().map(|disk| TransactionDisk { image: None, ..disk.clone() }).collect();
+            let options = TransactionOptions { memory: options.memory / 2, ..options.clone() };
+            let under = Self::over(below, options, gauge.clone(), None);
+            for (index, disk) in disks.iter_mut().enumerate() {
+                if let Some(device) = under.device(index).filter(|_| disk.access == Access::Forget) {
+                    disk.device = device;
+                }
             }
-            bases.push(base);
+            base = Some(under);
         }
-        Self::over(disks, options, bases)
+        Self::over(disks, options, gauge, base)
     }
 
     fn over(
         disks: Vec<TransactionDisk>,
         options: TransactionOptions,
-        bases: Vec<Option<Transaction>>,
+        gauge: Arc<Gauge>,
+        base: Option<Transaction>,
     ) -> Self {
         let home = home(&disks).and_then(|index| disks.get(index)?.image.as_ref());
         let journals = home.map(|image| image.journal_paths(options.state_directory.as_deref()));
+        let store =
+            Store::new(gauge, options.memory, journals.unwrap_or_default(), options.spill_directories);
         let state = State {
             layers: disks.iter().map(|_| Layer::default()).collect(),
-            store: Store::new(options.memory, journals.unwrap_or_default(), options.spill_directories),
+            store,
             queue: VecDeque::new(),
             unfinished: None,
             undo: None,
@@ -199,7 +205,7 @@ impl Transaction {
         Self {
             shared: Arc::new(Shared {
                 disks,
-                bases,
+                base,
                 state_directory,
                 undo,
                 observer,
@@ -255,7 +261,7 @@ impl Transaction {
     /// Whether something was written to a disk since the last commit; to one that is never written, since
     /// the beginning.
     pub fn is_disk_changed(&self, index: usize) -> bool {
-        if self.shared.bases.get(index).and_then(Option::as_ref).is_some_and(|base| base.is_disk_changed(0)) {
+        if self.shared.base.as_ref().is_some_and(|base| base.is_disk_changed(index)) {
             return true;
         }
         self.shared.read().layers.get(index).is_some_and(|layer| !layer.is_empty())
@@ -301,12 +307,12 @@ impl Transaction {
     /// while they are written, the journal stays: nothing can be changed then until a commit succeeds,
     /// or else the images are opened again, which finishes it.
     pub fn commit(&self) -> io::Result<()> {
-        let Shared { disks, bases, state_directory, undo, observer, .. } = &*self.shared;
+        let Shared { disks, base, state_directory, undo, observer, .. } = &*self.shared;
         let mut guard = self.shared.write();
         let state = &mut *guard;
-        let has_base = |index: usize| bases.get(index).is_some_and(Option::is_some);
-        let is_changed = |(index, (disk, layer)): &(usize, (&TransactionDisk, &Layer))| {
-            (disk.access == Access::Commit || has_base(*index)) && !layer.is_empty()
+        let has_base = base.is_some();
+        let is_changed = |(_, (disk, layer)): &(usize, (&TransactionDisk, &Layer))| {
+            (disk.access == Access::Commit || disk.access == Access::Forget && has_base) && !layer.is_empty()
         };
         let changed: Vec<_> = disks.iter().zip(&state.layers).enumerate().filter(is_changed).collect();
         if changed.is_empty() {
@@ -359,9 +365,18 @@ impl Transaction {
             }
             state.unfinished.as_ref().map_or(Ok(()), |journal| journal.remove(observer))
         };
-        match (finish(), &state.unfinished) {
+        if let Some(base) = base {
+            base.savepoint();
+        }
+        let finished = finish();
+        match base {
+            Some(base) if finished.is_err() => base.rollback_to_savepoint(),
+            Some(base) => base.release_savepoint(),
+            None => {}
+        }
+        match (finished, &state.unfinished) {
             (Ok(()), _) => {
-                state.committed(disks, bases);
+                state.committed(disks, has_base);
                 Ok(())
             }
             (Err(e), None) => Err(e),
@@ -419,10 +434,10 @@ impl State {
     }
 
     /// Forgets what is on the disks now.
-    fn committed(&mut self, disks: &[TransactionDisk], bases: &[Option<Transaction>]) {
+    fn committed(&mut self, disks: &[TransactionDisk], has_base: bool) {
         self.unfinished = None;
-        for (index, (disk, layer)) in disks.iter().zip(&mut self.layers).enumerate() {
-            if disk.access == Access::Commit || bases.get(index).is_some_and(Option::is_some) {
+        for (disk, layer) in disks.iter().zip(&mut self.layers) {
+            if disk.access == Access::Commit || disk.access == Access::Forget && has_base {
                 layer.clear();
             } else {
                 layer.release();
@@ -477,14 +492,46 @@ impl State {
         }
     }
 
+    /// Takes new content: all of it, or on failure nothing.
     fn write(&mut self, index: usize, disk: &TransactionDisk, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check_finished()?;
+        let mut before = Vec::new();
+        let written = self.write_chunks(index, disk, offset, data, &mut before);
+        if written.is_err() {
+            self.put_back(index, before);
+        }
+        written
+    }
+
+    /// Makes chunks what they were. The first copy of a chunk is the oldest.
+    fn put_back(&mut self, index: usize, before: Vec<(u64, Option<Chunk>)>) {
+        let Some(layer) = self.layers.get_mut(index) else { return };
+        for (chunk, old) in before.into_iter().rev() {
+            layer.put_back(chunk, old);
+            self.queue.push_back((index, chunk));
+        }
+    }
+
+    /// Takes new content chunk by chunk. `before` gets what the chunks were that changed, unless the
+    /// content lies in one only.
+    fn write_chunks(
+        &mut self,
+        index: usize,
+        disk: &TransactionDisk,
+        offset: u64,
+        data: &[u8],
+        before: &mut Vec<(u64, Option<Chunk>)>,
+    ) -> io::Result<()> {
+        let is_one = offset % CHUNK + data.len() as u64 <= CHUNK;
         let (mut at, mut rest) = (offset, data);
         while !rest.is_empty() {
             let room = CHUNK_LEN - usize::try_from(at % CHUNK).unwrap_or(0);
             let (now, later) = rest.split_at(room.min(rest.len()));
             self.make_room()?;
             let Some(layer) = self.layers.get_mut(index) else { return Err(io::ErrorKind::NotFound.into()) };
+            if !is_one {
+                before.push((at / CHUNK, layer.copy_of(at / CHUNK)));
+            }
             if layer.write(&self.store, &*disk.device, at, now)? {
                 self.enqueue(index, at / CHUNK);
             }
@@ -510,14 +557,20 @@ impl State {
         let last = if end == size { end } else { end - end % GRANULE };
         if kind == Clearing::Zeroes {
             const ZEROS: [u8; 512] = [0; 512];
-            let parts =
-                if first >= last { [(offset, end), (end, end)] } else { [(offset, first), (last, end)] };
-            for (from, to) in parts {
-                let mut at = from;
-                while at < to {
-                    let n = (to - at).min(GRANULE);
-                    self.write(index, disk, at, &ZEROS[..usize::try_from(n).unwrap_or(512)])?;
-                    at += n;
+            // In one granule at each end, or in two neighbours.
+            let parts = if first >= last {
+                [(offset, first.min(end)), (first.min(end), end)]
+            } else {
+                [(offset, first), (last, end)]
+            };
+            let old = self.layers.get(index).and_then(|layer| layer.copy_of(offset / CHUNK));
+            for (from, to) in parts.into_iter().filter(|(from, to)| from < to) {
+                let zeros = ZEROS.get(..usize::try_from(to - from).unwrap_or(512)).unwrap_or(&ZEROS);
+                if let Err(e) = self.write(index, disk, from, zeros) {
+                    if from != offset {
+                        self.put_back(index, vec![(offset / CHUNK, old)]);
+                    }
+                    return Err(e);
                 }
             }
         }

@@ -22,7 +22,7 @@ use super::identity::{FileIdentity, ImageIdentity};
 pub(super) const HEADER: u64 = HEADER_LEN as u64;
 
 /// [`HEADER`] as a length in memory.
-const HEADER_LEN: usize = 4096;
+pub(super) const HEADER_LEN: usize = 4096;
 
 /// The most bytes of an index that are read: enough for 1 TiB of content in full chunks.
 const MAX_INDEX: u64 = 1 << 30;
@@ -190,8 +190,16 @@ pub(super) struct Index {
 
 impl Index {
     /// Writes the index at byte `end` of a section that begins at byte `base` of the file, then the
-    /// header. Gives the section's length. Nothing is flushed.
-    pub(super) fn write(&self, file: &File, kind: Kind, base: u64, end: u64) -> io::Result<u64> {
+    /// header. Gives the section's length. `before_header` is called in between; nothing is flushed
+    /// otherwise.
+    pub(super) fn write(
+        &self,
+        file: &File,
+        kind: Kind,
+        base: u64,
+        end: u64,
+        before_header: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<u64> {
         let mut bytes = Vec::new();
         for disk in &self.disks {
             let raw = RawDisk {
@@ -263,6 +271,7 @@ impl Index {
         };
         header.header_crc = crc32c::crc32c(covered(&header)).into();
         file.write_all_at(&bytes, base + end)?;
+        before_header()?;
         let mut block = [0; HEADER_LEN];
         if let Some(start) = block.get_mut(..size_of::<RawHeader>()) {
             start.copy_from_slice(header.as_bytes());
@@ -446,6 +455,13 @@ pub(super) fn crc_of(bytes: &[u8], present: u128) -> u32 {
 pub(super) fn granules(first: u32, end: u32) -> std::ops::Range<usize> {
     let at = |granule: u32| usize::try_from(granule).unwrap_or(0) * GRANULE_LEN;
     at(first)..at(end)
+}
+
+/// Whether a block of [`HEADER`] bytes is the header of a section.
+pub(super) fn is_header(block: &[u8]) -> bool {
+    RawHeader::read_from_prefix(block).is_ok_and(|(header, _)| {
+        header.magic == MAGIC && crc32c::crc32c(covered(&header)) == header.header_crc.get()
+    })
 }
 
 /// What the header's checksum covers.

@@ -20,10 +20,15 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// At most `limit` bytes in memory; the rest in a file that can become one of these journals, or
-    /// in the first directory that takes one.
-    pub(super) fn new(limit: usize, journals: Vec<PathBuf>, directories: Vec<PathBuf>) -> Self {
-        Self { gauge: Arc::default(), limit, journals, directories, spill: None }
+    /// At most `limit` bytes in memory together with all others that share the gauge; the rest in a
+    /// file that can become one of these journals, or in the first directory that takes one.
+    pub(super) fn new(
+        gauge: Arc<Gauge>,
+        limit: usize,
+        journals: Vec<PathBuf>,
+        directories: Vec<PathBuf>,
+    ) -> Self {
+        Self { gauge, limit, journals, directories, spill: None }
     }
 
     pub(super) fn gauge(&self) -> &Arc<Gauge> {

@@ -15,7 +15,7 @@ use super::identity::ImageIdentity;
 use super::journal::{Changed, named};
 use super::layer::Layer;
 use super::recovery::write_piece;
-use super::section::{HEADER, Index, Kind, Piece, SectionDisk, crc_of, granules};
+use super::section::{self, HEADER, HEADER_LEN, Index, Kind, Piece, SectionDisk, crc_of, granules};
 use super::{Access, OpenImage, Transaction, TransactionDisk, TransactionOptions};
 use crate::{BlockDevice, Error, Result};
 
@@ -97,7 +97,9 @@ impl UndoFile {
                 }
             }
         }
-        let len = index.write(&self.file, Kind::Undo, base, end)?;
+        // A section that has a header is complete: otherwise one that is damaged could pass for one that
+        // was cut off.
+        let len = index.write(&self.file, Kind::Undo, base, end, || self.file.sync_all())?;
         self.file.sync_all()?;
         if let Some(directory) = self.path.parent() {
             let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
@@ -159,7 +161,10 @@ pub fn undo(path: &Path, options: TransactionOptions, open: &mut OpenImage<'_>) 
             Err(what) if sections.is_empty() => {
                 return Err(refuse(path, &format!("this is no undo file, or it is damaged: {what}")));
             }
-            // The last one was cut off, so its commit did not happen: whether that is so is seen below.
+            Err(what) if is_damaged(&file, base, len).map_err(|e| cannot("cannot read", e))? => {
+                return Err(damaged(path, base, what));
+            }
+            // The last one was cut off, so its commit did not happen.
             Err(_) => break,
         }
     }
@@ -183,7 +188,8 @@ pub fn undo(path: &Path, options: TransactionOptions, open: &mut OpenImage<'_>) 
             let device = number.and_then(|number| transaction.device(number));
             let (Some(device), Some(image)) = (device, image) else { continue };
             let old = piece.read(&file, *base).map_err(|e| cannot("cannot read", e))?;
-            let old = old.ok_or_else(|| refuse(path, "the undo file is damaged: a checksum is wrong"))?;
+            let at = base + piece.offset.unwrap_or(0);
+            let old = old.ok_or_else(|| damaged(path, at, "a checksum of its content is wrong"))?;
             check_piece(path, piece, &old, image, &*device)?;
             let mut writer = Writer::new(&*device);
             write_piece(piece, &file, *base, &mut writer)
@@ -193,6 +199,30 @@ pub fn undo(path: &Path, options: TransactionOptions, open: &mut OpenImage<'_>) 
     }
     transaction.commit().map_err(|e| cannot("cannot put its content back", e))?;
     Ok(images.iter().map(|(image, _)| image.shown()).collect())
+}
+
+/// Whether the section at byte `base`, which cannot be read, was complete once: it has something where
+/// its header is, which is written last, or others follow it.
+fn is_damaged(file: &File, base: u64, len: u64) -> io::Result<bool> {
+    let mut block = vec![0; HEADER_LEN];
+    let mut at = base;
+    while at + HEADER <= len {
+        file.read_exact_at(&mut block, at)?;
+        let is_header =
+            if at == base { block.iter().any(|byte| *byte != 0) } else { section::is_header(&block) };
+        if is_header {
+            return Ok(true);
+        }
+        at += HEADER;
+    }
+    Ok(false)
+}
+
+fn damaged(path: &Path, at: u64, what: &str) -> Error {
+    refuse(
+        path,
+        &format!("the undo file is damaged at byte {at:#x} or after it: {what}. Nothing was changed"),
+    )
 }
 
 /// Refuses to put back what has changed since the session.

@@ -227,6 +227,60 @@ fn a_commit_of_nothing_forgets_the_savepoint() {
     assert_eq!(read_all(&*below)[..512], [2; 512]);
 }
 
+/// Memory for so many chunks, and nowhere for more.
+fn memory_only(chunks: usize) -> TransactionOptions {
+    TransactionOptions { spill_directories: Vec::new(), ..little_memory(chunks) }
+}
+
+#[test] // A part of a long write stayed when the rest found no room.
+fn a_write_that_finds_no_room_changes_nothing() {
+    let start = Noise::new(4).bytes(SIZE);
+    let below = Thin::new(start);
+    let transaction = Transaction::new(vec![disk(below, Access::Commit)], memory_only(5));
+    let device = transaction.device(0).unwrap();
+    device.write_at(70_000, &[1; 1000]).unwrap();
+    device.discard().unwrap().write_zeroes(200_000, 50_000).unwrap();
+    let before = read_all(&device);
+    for with_savepoint in [false, true] {
+        if with_savepoint {
+            transaction.savepoint();
+        }
+        let error = device.write_at(1000, &[2; 390_000]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+        assert_same(&read_all(&device), &before, "after the write that failed");
+        check_extents(&device, &before);
+        transaction.rollback_to_savepoint();
+        assert_same(&read_all(&device), &before, "after the rollback");
+    }
+    device.write_at(75_000, &[3; 1000]).unwrap();
+}
+
+#[test] // Each disk had all of the memory for itself, and a commit that found no room stayed in part.
+fn disks_that_are_only_seen_share_the_memory_and_are_committed_together() {
+    let devices: Vec<_> = (0..2).map(|_| Arc::new(MemoryDevice::new(vec![0; 40 << 16]))).collect();
+    let disks = devices.iter().map(|device| disk(device.clone(), Access::Forget)).collect();
+    let transaction = Transaction::new(disks, memory_only(32));
+    let of = |index| transaction.device(index).unwrap();
+    for index in 0..2 {
+        of(index).write_at(0, &vec![1; 4 << 16]).unwrap();
+        transaction.commit().unwrap();
+    }
+    for index in 0..2 {
+        of(index).write_at(0, &vec![2; 9 << 16]).unwrap();
+    }
+    of(0).write_at(20 << 16, &vec![2; 9 << 16]).unwrap_err();
+    transaction.commit().unwrap_err();
+    for index in 0..2 {
+        assert_same(&read_all(&of(index))[..9 << 16], &vec![2; 9 << 16], "what is not committed");
+    }
+    transaction.rollback().unwrap();
+    for index in 0..2 {
+        let committed = [vec![1; 4 << 16], vec![0; 36 << 16]].concat();
+        assert_same(&read_all(&of(index)), &committed, "what was committed");
+        assert!(transaction.is_disk_changed(index));
+    }
+}
+
 #[test] // However long they are, zeros are a range: no memory, no time, and a hole in the end.
 fn zeros_are_kept_as_ranges() {
     struct Huge(Mutex<Vec<(u64, u64, bool)>>);

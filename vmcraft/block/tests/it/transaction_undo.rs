@@ -105,7 +105,26 @@ fn what_a_session_changed_is_put_back() {
         fs::write(&damaged, &bytes[..at]).unwrap();
         put_back(&damaged).unwrap_err();
     }
+    // Neither do those whose second of three commits is damaged: it was taken for one that never was.
+    let sections: Vec<usize> =
+        (0..bytes.len()).step_by(4096).filter(|at| bytes[*at..].starts_with(b"VMCRAFT\n")).collect();
+    assert_eq!(sections.len(), 3);
+    let index_of = |section: usize| {
+        let field = bytes[section + 40..section + 48].try_into().unwrap();
+        section + usize::try_from(u64::from_le_bytes(field)).unwrap()
+    };
+    for (at, len) in [(sections[1] + 50, 1), (sections[1], 4096), (index_of(sections[1]) + 100, 1)] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + len].iter_mut().for_each(|byte| *byte = if len == 1 { !*byte } else { 0 });
+        fs::write(&damaged, &bytes).unwrap();
+        let said = put_back(&damaged).unwrap_err();
+        assert!(said.contains(&format!("damaged at byte {:#x}", sections[1])), "{said}");
+    }
+    fs::write(&damaged, &bytes[..bytes.len() - 1]).unwrap();
+    let said = put_back(&damaged).unwrap_err();
+    assert!(said.contains(&format!("damaged at byte {:#x}", sections[2])), "{said}");
     assert_same(&fs::read(&raw).unwrap(), &changed[0], "after damaged undo files");
+    assert_same(&qemu_bytes(&qcow2), &changed[1], "after damaged undo files");
 
     let names = put_back(&file).unwrap();
     assert_eq!(names, [text(&raw), text(&qcow2)]);
