@@ -159,9 +159,9 @@ proptest! {
         let (device, _) = device(name, key, layout, noise(70_000));
         let mut model = vec![0; 65536];
         device.read_at(0, &mut model).expect("in range");
-        for (i, (at, len)) in writes.iter().enumerate() {
+        for (i, (at, len)) in (0_u8..).zip(&writes) {
             let len = (*len).min(65536 - at);
-            let data: Vec<u8> = noise(len).iter().map(|byte| byte.wrapping_add(i as u8)).collect();
+            let data: Vec<u8> = noise(len).iter().map(|byte| byte.wrapping_add(i)).collect();
             device.write_at(*at as u64, &data).expect("in range");
             model[*at..at + len].copy_from_slice(&data);
             let from = at.saturating_sub(700);

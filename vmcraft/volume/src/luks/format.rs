@@ -179,7 +179,7 @@ impl NewVolume<'_> {
         })?;
         let slot = Slot { kdf: options.kdf.clone(), salt: salt(random), ..header.empty_slot(options.slot) };
         header.activate(&slot)?;
-        Ok((Metadata::V1(header), slot))
+        Ok((Metadata::V1(Box::new(header)), slot))
     }
 
     fn luks2(&self, device: &dyn BlockDevice, random: &mut dyn FnMut(&mut [u8])) -> Result<(Metadata, Slot)> {

@@ -51,7 +51,7 @@ pub struct Luks {
 /// The header in its version's own words.
 #[derive(Clone)]
 enum Metadata {
-    V1(v1::Header),
+    V1(Box<v1::Header>),
     V2(Box<v2::Header>),
 }
 
@@ -357,7 +357,7 @@ fn read_metadata(device: &dyn BlockDevice) -> Result<Option<(Metadata, Vec<Strin
     let version = u16::from_be_bytes([bytes[6], bytes[7]]);
     let is_luks = bytes.starts_with(MAGIC);
     if is_luks && version == 1 {
-        return Ok(Some((Metadata::V1(v1::Header::decode(&bytes)?), Vec::new())));
+        return Ok(Some((Metadata::V1(Box::new(v1::Header::decode(&bytes)?)), Vec::new())));
     }
     // The first header of LUKS2 may be damaged or gone, and the second still be there.
     match v2::read(device)? {

@@ -40,9 +40,8 @@ fn the_kernel_reads_and_writes_the_same_content() {
     let content = Noise::bytes(256 << 10);
     let mut images = Vec::new();
     for (number, case) in cases.iter().enumerate() {
-        let len = (case.data_offset.unwrap_or(3 << 20) + (256 << 10)) as usize;
-        let case = FormatOptions { data_offset: Some((len - (256 << 10)) as u64), ..case.clone() };
-        let (member, luks) = formatted(len, "shared", &case);
+        let case = FormatOptions { data_offset: Some(3 << 20), ..case.clone() };
+        let (member, luks) = formatted((3 << 20) + content.len(), "shared", &case);
         luks.unlock(&key("shared"), None).expect("open").write_at(0, &content).expect("in range");
         let image = dir.path().join(format!("{number}.raw"));
         std::fs::write(&image, bytes_of(&member)).expect("space");
@@ -55,15 +54,19 @@ fn the_kernel_reads_and_writes_the_same_content() {
         .map(|image| Disk::kept(image))
         .chain(images.iter().map(|image| Disk::raw(image)))
         .collect();
+    let last = char::from(b'a' + u8::try_from(cases.len()).expect("few"));
     let printed = run_ok(
         &disks,
-        r#"printf shared > /tmp/key
-        for disk in /dev/vd[b-z]; do
-            cryptsetup open --key-file /tmp/key $disk plain
-            cmp -n 262144 /dev/vda /dev/mapper/plain && echo "$disk same"
-            yes "written by Linux" | head -c 12288 | dd of=/dev/mapper/plain bs=4096 seek=5 conv=fsync status=none
-            cryptsetup close plain
-        done"#,
+        &format!(
+            r#"printf shared > /tmp/key
+            for disk in /dev/vd[b-{last}]; do
+                cryptsetup open --key-file /tmp/key $disk plain
+                cmp -n 262144 /dev/vda /dev/mapper/plain && echo "$disk same"
+                yes "written by Linux" | head -c 12288 |
+                    dd of=/dev/mapper/plain bs=4096 seek=5 conv=fsync iflag=fullblock status=none
+                cryptsetup close plain
+            done"#
+        ),
     );
     assert_eq!(printed.matches("same").count(), cases.len(), "{printed}");
     let mut changed = content;
