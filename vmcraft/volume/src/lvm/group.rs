@@ -115,8 +115,8 @@ impl LogicalVolume {
 
     /// How many extents its segments have.
     pub fn extent_count(&self) -> u64 {
-        // Decoding has summed them.
-        self.segments.iter().map(|segment| segment.extent_count).sum()
+        // Those of a volume that contradicts itself may overflow.
+        self.segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.extent_count))
     }
 }
 

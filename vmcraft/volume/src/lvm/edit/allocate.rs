@@ -25,12 +25,12 @@ impl Metadata {
 
     /// How many extents of a physical volume logical volumes have.
     pub fn allocated_extents(&self, pv: &str) -> u64 {
-        self.used_runs(pv).iter().map(|(_, count)| count).sum()
+        self.used_runs(pv).iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
     }
 
     /// How many extents a physical volume must have to hold what it holds.
     pub(super) fn last_used_extent(&self, pv: &str) -> u64 {
-        self.used_runs(pv).iter().map(|(start, count)| start + count).max().unwrap_or(0)
+        self.used_runs(pv).iter().map(|(start, count)| start.saturating_add(*count)).max().unwrap_or(0)
     }
 
     /// How many extents are free, on physical volumes that may be used.

@@ -9,8 +9,10 @@ use crate::lvm::text::{Section, Value};
 use crate::lvm::{
     LogicalVolume, Lvm, LvmUuid, Metadata, PhysicalVolume, Segment, SegmentKind, VolumeGroup, mapper_name,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, signature};
 
+/// How much of a new volume `lvcreate` zeroes.
+const ZEROED_BYTES: usize = 4096;
 /// The longest name that the device mapper takes.
 const MAX_MAPPER_NAME: usize = 127;
 /// Names and parts of names that LVM keeps for the parts of volumes.
@@ -65,7 +67,8 @@ pub struct NewVolume<'a> {
 }
 
 impl Lvm {
-    /// Makes a linear or a striped volume, as `lvcreate` does. Its extents keep what was on them.
+    /// Makes a linear or a striped volume, as `lvcreate` does: its first 4096 bytes are zeroed, and what is recognised on
+    /// it is erased. The rest of its extents keeps what was on them.
     pub fn create_volume(
         &mut self,
         group: &str,
@@ -112,7 +115,12 @@ impl Lvm {
         let mut draft = vg.draft();
         draft.logical_volumes().push(new.name, lv);
         let plan = vg.rewrite(draft.tree, &all(vg), author, "lvcreate")?;
+        let group = vg.metadata.uuid.to_string();
         self.carry_out(&plan)?;
+        let device = self.group(&group)?.open(new.name)?;
+        let zeroed = usize::try_from(device.size()).map_or(ZEROED_BYTES, |size| size.min(ZEROED_BYTES));
+        device.write_at(0, &[0; ZEROED_BYTES][..zeroed])?;
+        signature::erase(&*device)?;
         Ok(uuid)
     }
 

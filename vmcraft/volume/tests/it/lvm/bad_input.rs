@@ -349,6 +349,44 @@ fn recursion_bombs_are_refused() {
     assert!(lvm.group("vg").unwrap().open("first").is_ok());
 }
 
+#[test] // Sums of forged sizes: reported as the largest number, and nothing is changed.
+fn sizes_that_overflow_are_survived() {
+    let volume = |name: &str| {
+        format!(
+            "{name} {{\nid = \"{name:0>32}\"\nstatus = [\"READ\", \"VISIBLE\"]\nsegment_count = 1\nsegment1 {{\n\
+             start_extent = 0\nextent_count = 9223372036854775807\ntype = \"striped\"\nstripe_count = 1\nstripes = \
+             [\"pv0\", 9223372036854775807]\n}}\n}}\n"
+        )
+    };
+    let many: String = ["a", "b", "c", "d"].map(volume).concat();
+    let mut disks = Disks::new(1);
+    disks.forge_all(|text| replaced(&text, "logical_volumes {", &format!("logical_volumes {{\n{many}")));
+    let mut lvm = disks.scan();
+    assert_eq!(lvm.report_physical_volumes()[0].pv_pe_alloc_count, u64::MAX);
+    assert_eq!((lvm.report_volume_groups()[0].vg_free, lvm.report_logical_volumes().len()), (0, 5));
+    assert!(with_author(|author| lvm.resize_physical_volume("/dev/sda", None, author)).is_err());
+    assert!(change_error(&mut lvm).contains("contradicts itself"));
+    assert!(open_error(&lvm, "a").contains("beyond the 3 extents"));
+}
+
+#[test] // What was there before does not come to light again in a new volume.
+fn new_volumes_hold_nothing_that_is_recognised() {
+    let mut disks = Disks::new(1);
+    disks.change(|lvm, _| {
+        let device = lvm.group("vg").unwrap().open("first").unwrap();
+        device.write_at(0, &[0xee; 8192]).expect("writable");
+        with_author(|author| lvm.remove_volume("vg", "first", author)).expect("removed");
+        let new = NewVolume { name: "again", size: Size::Bytes(4 * MIB), stripes: 1, stripe_size: 0 };
+        with_author(|author| lvm.create_volume("vg", &new, author)).expect("a volume");
+        let device = lvm.group("vg").unwrap().open("again").unwrap();
+        let mut start = [0; 8192];
+        device.read_at(0, &mut start).expect("readable");
+        assert!(
+            start[..4096].iter().all(|byte| *byte == 0) && start[4096..].iter().all(|byte| *byte == 0xee)
+        );
+    });
+}
+
 #[test] // The physical volume is larger than what is left of the disk.
 fn truncated_disks_are_named() {
     let mut disks = Disks::new(1);

@@ -122,9 +122,10 @@ fn groups_that_we_make_are_used_by_the_kernel() {
     let size = lvm.group("vg").expect("the group").metadata.logical_volume("lin").expect("it is there").size;
     drop(lvm);
     let disks: Vec<Disk<'_>> = images.iter().map(|disk| Disk::raw(disk)).collect();
-    let script = "set -e; vgck vg; vgchange -q -ay vg; head -c 12582912 /dev/vg/lin | sha256sum; sha256sum < /dev/vg/str
+    let script = "set -e; vgck vg; vgchange -q -ay vg >&2; head -c 12582912 /dev/vg/lin | sha256sum; sha256sum < /dev/vg/str
         blockdev --getsize64 /dev/vg/lin
-        lvreduce -q -f -y -l 1 vg/lin; lvcreate -q -y -Wn -Zn -n theirs -l 2 vg; pattern /dev/vg/theirs seed
+        lvreduce -q -f -y -l 1 vg/lin >&2; lvcreate -q -y -Wn -Zn -n theirs -l 2 vg >&2
+        pattern /dev/vg/theirs seed >&2
         sha256sum < /dev/vg/theirs";
     let printed = appliance::run_ok(&disks, script);
     let lines: Vec<&str> = printed.lines().map(|line| line.trim_end_matches("  -")).collect();
