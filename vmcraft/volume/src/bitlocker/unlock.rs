@@ -113,7 +113,7 @@ fn open_cipher(volume: &BitLocker, master_key: &Zeroizing<[u8; 32]>) -> Result<B
     cipher::with_key(method, &key)
 }
 
-/// The kinds of protectors, with how many there are: `2 recovery passwords and a password` in a terse form.
+/// The kinds of protectors, with how many there are of each: `1 password, 2 recovery passwords`.
 fn listed(protectors: &[Protector]) -> String {
     let mut kinds: Vec<(String, usize)> = Vec::new();
     for protector in protectors {
@@ -126,5 +126,10 @@ fn listed(protectors: &[Protector]) -> String {
     if kinds.is_empty() {
         return "no protector".into();
     }
-    kinds.iter().map(|(kind, count)| format!("{count} of the kind {kind:?}")).collect::<Vec<_>>().join(", ")
+    let plural = |count: &usize| if *count > 1 { "s" } else { "" };
+    kinds
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}{}", plural(count)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
