@@ -78,12 +78,62 @@ fn prepared_disks_are_made_before_the_first_command() {
 }
 
 #[test]
+fn prepared_disks_have_logical_volumes() {
+    let dir = tempdir();
+    let guestfish = named("guestfish", dir.path());
+    let volume = dir.path().join("volume");
+    let script = ["lvs", ":", "list-filesystems", ":", "download", "/dev/b/root", text(&volume)];
+    let said = succeed(
+        Command::new(&guestfish)
+            .args(["-N", "lv:/dev/a/v:32M", "-N", "bootrootlv:/dev/b/root:ext2:ext4:64M:16M:gpt"])
+            .args(["-N", "lvfs:/dev/VG/LV:ext3:48M"])
+            .args(script)
+            .current_dir(dir.path()),
+    );
+    assert_eq!(
+        said,
+        "/dev/VG/LV\n/dev/a/v\n/dev/b/root\n/dev/sdb1: ext2\n/dev/VG/LV: ext3\n/dev/a/v: unknown\n/dev/b/root: ext4\n"
+    );
+    run_ok("e2fsck", ["-fn", text(&volume)]);
+    // What LVM itself makes of the second disk's physical volume, which begins behind the first partition.
+    let partition = dir.path().join("partition");
+    let skip = format!("skip={}", 64 + (16 << 20) / 512);
+    let (from, to) =
+        (format!("if={}", text(&dir.path().join("test2.img"))), format!("of={}", text(&partition)));
+    run_ok("dd", [from.as_str(), &to, "bs=512", &skip, "status=none"]);
+    let metadata = run_ok("pvck", ["--dump", "metadata", text(&partition)]);
+    assert!(metadata.contains("root {") && metadata.contains("id = "), "{metadata}");
+}
+
+#[test]
+fn virt_format_makes_logical_volumes() {
+    let dir = tempdir();
+    let image = dir.path().join("disk.qcow2");
+    run_ok("qemu-img", ["create", "-q", "-f", "qcow2", text(&image), "256M"]);
+    let format = named("virt-format", dir.path());
+    let list =
+        || succeed(Command::new(binary()).args(["--ro", "-a", text(&image), "run", ":", "list-filesystems"]));
+    succeed(Command::new(&format).args(["--lvm", "--filesystem=ext4", "-a", text(&image)]));
+    assert_eq!(list(), "/dev/VG/LV: ext4\n");
+    // Over what was there before, under another name.
+    succeed(Command::new(&format).args([
+        "--lvm=/dev/x/y",
+        "--partition=none",
+        "--filesystem=ext2",
+        "-a",
+        text(&image),
+    ]));
+    assert_eq!(list(), "/dev/x/y: ext2\n");
+    run_ok("qemu-img", ["check", "-q", text(&image)]);
+}
+
+#[test]
 fn prepared_disks_that_cannot_be_made_are_refused() {
     let dir = tempdir();
     let guestfish = named("guestfish", dir.path());
     let run = |what: &str| fail(Command::new(&guestfish).args(["-N", what, "exit"]).current_dir(dir.path()));
     assert!(run("nonsense").contains("there is no kind \"nonsense\""));
-    assert!(run("lvfs").contains("no LVM volumes"));
+    assert!(run("lvfs:VG/LV").contains("no name of a logical volume such as /dev/VG/LV"));
     assert!(run("fs:ext4:1X").contains("size: \"1X\" is not a size"));
     assert!(run("disk:1G:mbr").contains("one parameter too many"));
     assert!(run("fs:vfat:64M").contains("vfat"));
@@ -115,7 +165,7 @@ fn virt_format_makes_blank_disks() {
     run_ok("qemu-io", ["-r", "-c", "read -P 0 0 1G", text(&image)]);
     run_ok("qemu-img", ["check", "-q", text(&image)]);
     for (options, why) in [
-        (&["--lvm"][..], "no LVM"),
+        (&["--lvm=LV"][..], "no name of a logical volume such as /dev/VG/LV"),
         (&["--filesystem=ntfs"], "ntfs"),
         (&["--label=x"], "no file system to label"),
         (&["--partition=bsd"], "bsd"),

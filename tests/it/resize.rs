@@ -186,6 +186,45 @@ fn a_gpt_keeps_its_identities() {
 }
 
 #[test]
+fn logical_volumes_are_expanded_with_their_partition() {
+    let disks = Disks::new();
+    let guestfish = named("guestfish", disks.dir.path());
+    let made = output(
+        Command::new(&guestfish)
+            .args([
+                "-N",
+                "old.img=lvfs:/dev/vg/root:ext4:64M",
+                "-m",
+                "/dev/vg/root",
+                "write",
+                "/hello",
+                "world",
+            ])
+            .current_dir(disks.dir.path()),
+    );
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (new, said) =
+        disks.succeed("old.img", 160, &["--expand", "/dev/sda1", "--lv-expand", "/dev/vg/root"]);
+    for part in [
+        "The LVM PV on /dev/sda1 will be expanded using the ‘pvresize’ method.",
+        "/dev/vg/root: This logical volume will be expanded to maximum size.",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let volume = disks.dir.path().join("volume");
+    let script = ["cat", "/hello", ":", "umount-all", ":", "download", "/dev/vg/root", text(&volume)];
+    let seen = output(
+        Command::new(&guestfish)
+            .args(["--ro", "--format=raw", "-a", text(&new), "-m", "/dev/vg/root"])
+            .args(script),
+    );
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "world\n", "{}", String::from_utf8_lossy(&seen.stderr));
+    run_ok("e2fsck", ["-fn", text(&volume)]);
+    let size = fs::metadata(&volume).expect("downloaded").len();
+    assert!(size > 150 << 20, "{size}");
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_before_anything_is_written() {
     let disks = Disks::new();
     for (mib, options, why) in [
@@ -197,7 +236,7 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
         (128, &["--resize", "/dev/sda1"], "PART=SIZE"),
         (128, &["--resize", "/dev/sda1=big"], "not a size"),
         (128, &["--delete", "/dev/sda1", "--expand", "/dev/sda1"], "several options"),
-        (128, &["--lv-expand", "/dev/VG/LV"], "no LVM volumes"),
+        (128, &["--lv-expand", "/dev/VG/LV"], "the disk has no such logical volume"),
         (128, &["--format", "floppy"], "floppy"),
     ] {
         let (new, done) = disks.resize("primary.img", mib, options);

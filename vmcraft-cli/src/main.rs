@@ -12,6 +12,7 @@ mod input;
 mod interrupt;
 mod keys;
 mod logging;
+mod new_volume;
 mod open;
 mod options;
 mod output;

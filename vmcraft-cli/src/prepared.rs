@@ -4,6 +4,7 @@ use vmcraft::{DeviceName, DriveOptions, Guest};
 use vmcraft_block::image::{self, Format, NewFormat, NewImage, Space};
 
 use crate::error::{Error, Result, message};
+use crate::new_volume::VolumeName;
 use crate::size;
 
 /// What a file system or a boot file system is, unless it is said.
@@ -11,26 +12,18 @@ const FILE_SYSTEM: &str = "ext2";
 
 /// The kinds that can be asked for, in the order of the help.
 const KINDS: &[Kind] = &[
-    Kind {
-        name: "disk",
-        summary: "a blank disk",
-        description: "Nothing is on it.",
-        parameters: &[SIZE],
-        refused: None,
-    },
+    Kind { name: "disk", summary: "a blank disk", description: "Nothing is on it.", parameters: &[SIZE] },
     Kind {
         name: "part",
         summary: "a partitioned disk",
         description: "One partition covers it.",
         parameters: &[SIZE, PARTITION],
-        refused: None,
     },
     Kind {
         name: "fs",
         summary: "a file system",
         description: "One partition covers the disk, with an empty file system on it.",
         parameters: &[("filesystem", "the type of the file system", FILE_SYSTEM), SIZE, PARTITION],
-        refused: None,
     },
     Kind {
         name: "bootroot",
@@ -43,18 +36,38 @@ const KINDS: &[Kind] = &[
             ("bootsize", "the size of the boot partition", "128M"),
             PARTITION,
         ],
-        refused: None,
     },
-    Kind { refused: Some(NO_LVM), ..Kind::named("lv") },
-    Kind { refused: Some(NO_LVM), ..Kind::named("lvfs") },
-    Kind { refused: Some(NO_LVM), ..Kind::named("bootrootlv") },
+    Kind {
+        name: "lv",
+        summary: "a logical volume",
+        description: "One partition covers the disk; it is a physical volume, and a logical volume has all of it.",
+        parameters: &[NAME, SIZE, PARTITION],
+    },
+    Kind {
+        name: "lvfs",
+        summary: "a file system on a logical volume",
+        description: "As lv, with an empty file system on the logical volume.",
+        parameters: &[NAME, ("filesystem", "the type of the file system", FILE_SYSTEM), SIZE, PARTITION],
+    },
+    Kind {
+        name: "bootrootlv",
+        summary: "a boot file system, and a root file system on a logical volume",
+        description: "As bootroot, with the root file system on a logical volume that has all of the second partition.",
+        parameters: &[
+            NAME,
+            ("bootfs", "the type of the boot file system", FILE_SYSTEM),
+            ("rootfs", "the type of the root file system", FILE_SYSTEM),
+            SIZE,
+            ("bootsize", "the size of the boot partition", "128M"),
+            PARTITION,
+        ],
+    },
 ];
-
-const NO_LVM: &str = "this version makes no LVM volumes";
 
 /// A parameter: its name, what it is, and its value if it is left out.
 type Parameter = (&'static str, &'static str, &'static str);
 
+const NAME: Parameter = ("name", "the name of the logical volume", "/dev/VG/LV");
 const SIZE: Parameter = ("size", "the size of the disk", "1G");
 const PARTITION: Parameter = ("partition", "the kind of partition table", "mbr");
 
@@ -63,14 +76,6 @@ struct Kind {
     summary: &'static str,
     description: &'static str,
     parameters: &'static [Parameter],
-    /// Why it cannot be had.
-    refused: Option<&'static str>,
-}
-
-impl Kind {
-    const fn named(name: &'static str) -> Self {
-        Self { name, summary: "", description: "", parameters: &[], refused: None }
-    }
 }
 
 /// A disk that `-N` asks for.
@@ -96,9 +101,6 @@ impl Prepared {
                 "-N {text}: there is no kind {name:?} of prepared disks: see -N help"
             )));
         };
-        if let Some(reason) = kind.refused {
-            return Err(message(format!("-N {text}: not supported: {reason}")));
-        }
         let values: Vec<String> =
             kind.parameters.iter().map(|(.., default)| words.next().unwrap_or(default).to_owned()).collect();
         if let Some(extra) = words.next() {
@@ -107,7 +109,11 @@ impl Prepared {
                 kind.parameters.len()
             )));
         }
-        Ok(Self { file, kind: kind.name, values })
+        let prepared = Self { file, kind: kind.name, values };
+        if kind.parameters.contains(&NAME) {
+            VolumeName::parse(prepared.value("name")).map_err(|e| message(format!("-N {text}: {e}")))?;
+        }
+        Ok(prepared)
     }
 
     /// Makes the file and adds it.
@@ -125,11 +131,17 @@ impl Prepared {
     pub(crate) fn fill(&self, guest: &mut Guest) -> Result<()> {
         let Some(disk) = guest.disk_of_drive(&self.file) else { return Ok(()) };
         let device = DeviceName::new(&disk);
-        let mkfs = |guest: &mut Guest, parameter: &str, number: u32| {
-            let partition = format!("{disk}{number}");
+        let mkfs_on = |guest: &mut Guest, parameter: &str, device: &str| {
             guest
-                .mkfs(self.value(parameter), DeviceName::new(&partition), None, None, None, None, None)
+                .mkfs(self.value(parameter), DeviceName::new(device), None, None, None, None, None)
                 .map_err(|e| Error::call("mkfs", e))
+        };
+        let mkfs = |guest: &mut Guest, parameter: &str, number: u32| {
+            mkfs_on(guest, parameter, &format!("{disk}{number}"))
+        };
+        let make_volume = |guest: &mut Guest, number: u32| {
+            let name = self.value("name");
+            VolumeName::parse(name).map_err(message)?.make(guest, &format!("{disk}{number}"))
         };
         let table = self.value("partition");
         match self.kind {
@@ -138,7 +150,12 @@ impl Prepared {
                 guest.part_disk(device, table).map_err(|e| Error::call("part-disk", e))?;
                 mkfs(guest, "filesystem", 1)
             }
-            "bootroot" => {
+            "lv" | "lvfs" => {
+                guest.part_disk(device, table).map_err(|e| Error::call("part-disk", e))?;
+                make_volume(guest, 1)?;
+                if self.kind == "lvfs" { mkfs_on(guest, "filesystem", self.value("name")) } else { Ok(()) }
+            }
+            "bootroot" | "bootrootlv" => {
                 let sector_size = guest.blockdev_getss(device)?;
                 let sectors =
                     i64::try_from(self.bytes("bootsize")?).unwrap_or(i64::MAX) / i64::from(sector_size);
@@ -148,7 +165,11 @@ impl Prepared {
                 guest.part_add(device, "p", BOOTROOT_MARGIN, boot_end).map_err(call)?;
                 guest.part_add(device, "p", boot_end + 1, -BOOTROOT_MARGIN).map_err(call)?;
                 mkfs(guest, "bootfs", 1)?;
-                mkfs(guest, "rootfs", 2)
+                if self.kind == "bootroot" {
+                    return mkfs(guest, "rootfs", 2);
+                }
+                make_volume(guest, 2)?;
+                mkfs_on(guest, "rootfs", self.value("name"))
             }
             _ => Ok(()),
         }
@@ -171,7 +192,7 @@ const BOOTROOT_MARGIN: i64 = 64;
 /// What `-N help` prints.
 pub(crate) fn help() -> String {
     let mut text = String::from("List of available prepared disk images:\n");
-    for kind in KINDS.iter().filter(|kind| kind.refused.is_none()) {
+    for kind in KINDS {
         text.push_str(&format!("\n-N {:<9} {}\n\n  {}\n\n", kind.name, kind.summary, kind.description));
         let names: Vec<_> = kind.parameters.iter().map(|(name, ..)| format!(":<{name}>")).collect();
         text.push_str(&format!("  Optional parameters:\n    -N {}{}\n", kind.name, names.concat()));
@@ -205,7 +226,7 @@ mod tests {
             ("a/b.img", "100M", "gpt")
         );
         for (bad, why) in
-            [("floppy", "no kind \"floppy\""), ("lvfs:/dev/VG/LV", "no LVM"), ("disk:1G:mbr", "too many")]
+            [("floppy", "no kind \"floppy\""), ("lvfs:VG/LV", "/dev/VG/LV"), ("disk:1G:mbr", "too many")]
         {
             let error = Prepared::parse(bad, 1).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");

@@ -10,8 +10,9 @@ use std::time::Duration;
 use vmcraft::vfs::Vfs;
 use vmcraft_fuse::daemon::{self, Ready, Side};
 use vmcraft_fuse::{Access, Devices, Options, Session, Signals};
+use vmcraft_volume::lvm::mapper_name;
 
-use crate::error::{Error, Result, message};
+use crate::error::{Result, message};
 use crate::options::{Drive, GuestOptions};
 
 /// What is shown, where, and to whom.
@@ -24,7 +25,7 @@ pub(crate) struct Mount {
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 
-    /// Show the disks and partitions as files instead of what is on them
+    /// Show the disks, partitions and volumes as files instead of what is on them
     #[arg(long, conflicts_with_all = ["inspector", "mounts"])]
     devices: bool,
 
@@ -101,10 +102,10 @@ impl Mount {
         let options_of_guest = GuestOptions { only_looks: true, ..self.guest.clone() };
         let mut guest = options_of_guest.guest()?;
         let vfs = if self.devices {
-            guest.launch().map_err(|e| Error::call("launch", e))?;
-            crate::open::report_warnings(&mut guest);
+            // There is nothing to mount: it opens disks and what there are keys for.
+            options_of_guest.launch(&mut guest)?;
             let devices = guest.block_devices()?;
-            let named = |(name, device): (String, _)| (name.trim_start_matches("/dev/").to_owned(), device);
+            let named = |(name, device): (String, _)| (file_name(&name), device);
             Vfs::with_root("devices", Arc::new(Devices::new(devices.into_iter().map(named).collect())))
         } else {
             options_of_guest.launch(&mut guest)?;
@@ -222,5 +223,14 @@ impl Mount {
             Some(Drive::Domain(name) | Drive::Prepared(name)) => name.clone(),
             None => String::new(),
         }
+    }
+}
+/// The name that a device has as a file: that of a logical volume is the one below `/dev/mapper`.
+fn file_name(device: &str) -> String {
+    let name = device.trim_start_matches("/dev/");
+    match name.split_once('/') {
+        Some(("mapper", name)) => name.to_owned(),
+        Some((group, volume)) => mapper_name(group, volume),
+        None => name.to_owned(),
     }
 }

@@ -5,10 +5,10 @@ use vmcraft::Guest;
 use vmcraft::call::Call;
 use vmcraft::value::Value;
 
-/// Disks and partitions, sorted; none before launch.
+/// Disks, partitions and volumes, sorted; none before launch.
 pub(crate) fn names(guest: &mut Guest) -> Vec<BString> {
     let mut names = Vec::new();
-    for call in ["list-devices", "list-partitions"] {
+    for call in ["list-devices", "list-partitions", "lvs", "list-md-devices", "list-dm-devices"] {
         let Some(call) = Call::find(call) else { continue };
         let listed = call.bind(Vec::new()).and_then(|bound| (call.invoke)(guest, &bound));
         if let Ok(Value::List(devices)) = listed {

@@ -6,6 +6,7 @@ use bstr::BStr;
 use vmcraft::{DeviceName, Guest};
 
 use crate::error::{Error, Result, message};
+use crate::new_volume::VolumeName;
 use crate::tools::Tool;
 use crate::tools::common::WriteOptions;
 
@@ -30,7 +31,7 @@ pub(super) struct Format {
     #[arg(long, value_name = "LABEL")]
     label: Option<String>,
 
-    /// Make a logical volume (not in this version)
+    /// Make a logical volume that has all of the disk; the file system is made on it
     #[arg(long, value_name = "/dev/VG/LV", num_args = 0..=1, require_equals = true, default_missing_value = "/dev/VG/LV")]
     lvm: Option<String>,
 
@@ -48,8 +49,8 @@ impl Tool for Format {
         if self.options.drives.0.is_empty() {
             return Err(message("no disk was given: add -a IMAGE"));
         }
-        if self.lvm.as_ref().is_some_and(|name| name != "none") {
-            return Err(message("--lvm: not supported: this version makes no LVM volumes"));
+        if let Some(name) = self.volume() {
+            VolumeName::parse(name).map_err(|e| message(format!("--lvm: {e}")))?;
         }
         if self.label.is_some() && self.filesystem == "none" {
             return Err(message("--label: there is no file system to label: add --filesystem"));
@@ -64,6 +65,11 @@ impl Tool for Format {
 }
 
 impl Format {
+    /// The logical volume that is to be made.
+    fn volume(&self) -> Option<&str> {
+        self.lvm.as_deref().filter(|name| *name != "none")
+    }
+
     fn format(&self, guest: &mut Guest, disk: &str) -> Result<()> {
         let device = DeviceName::new(disk);
         if self.wipe {
@@ -92,6 +98,11 @@ impl Format {
             if !self.wipe {
                 guest.zero(DeviceName::new(&target)).map_err(|e| Error::call("zero", e))?;
             }
+        }
+        if let Some(name) = self.volume() {
+            self.options.trace(format_args!("pvcreate \"{target}\""));
+            VolumeName::parse(name).map_err(message)?.make(guest, &target)?;
+            name.clone_into(&mut target);
         }
         if self.filesystem != "none" {
             self.options.trace(format_args!("mkfs \"{}\" \"{target}\"", self.filesystem));

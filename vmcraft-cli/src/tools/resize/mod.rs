@@ -25,6 +25,9 @@ use crate::{logging, report};
 /// File systems that are made larger with their partition.
 const EXPANDABLE: &[&str] = &["ext2", "ext3", "ext4"];
 
+/// Physical volumes of LVM, which are made larger with their partition.
+const PHYSICAL_VOLUME: &str = "LVM2_member";
+
 /// Copy a disk onto a larger or smaller one, and resize its partitions on the way
 ///
 /// OUTDISK must be there and have its new size: `vmcraft disk create` or `truncate` makes one. Nothing is
@@ -64,7 +67,7 @@ pub(super) struct Resize {
     #[arg(long, value_name = "PART")]
     ignore: Vec<String>,
 
-    /// Expand a logical volume (not in this version)
+    /// Let a logical volume, with its file system, have all space that its group has left (repeatable)
     #[arg(long = "lv-expand", visible_aliases = ["LV-expand", "lvexpand", "LVexpand"], value_name = "LV")]
     lv_expand: Vec<String>,
 
@@ -130,15 +133,11 @@ pub(super) struct Resize {
 
 impl Tool for Resize {
     fn run(self) -> Result<ExitCode> {
-        if let Some(volume) = self.lv_expand.first() {
-            return Err(message(format!(
-                "--lv-expand {volume}: not supported: this version opens no LVM volumes"
-            )));
-        }
         logging::install();
         logging::set_verbose(self.verbose);
         let started = Instant::now();
         self.step(started, &format!("Examining {}", self.indisk))?;
+        self.check_volumes()?;
         let source = open(&self.indisk, self.format.as_deref(), true)?;
         let target = open(&self.outdisk, self.output_format.as_deref(), false)?;
         let found = PartitionTable::read(&source).map_err(|e| message(format!("{}: {e}", self.indisk)))?;
@@ -169,9 +168,13 @@ impl Tool for Resize {
         }
         target.flush().map_err(failed)?;
         drop(target);
-        for (part, _) in expanded {
-            self.step(started, &format!("Expanding {} using the ‘resize2fs’ method", part.name))?;
-            self.expand_content(&part.name)?;
+        for (part, kind) in expanded {
+            self.step(started, &format!("Expanding {} using the ‘{}’ method", part.name, method(kind)))?;
+            self.expand_content(&part.name, kind)?;
+        }
+        for name in &self.lv_expand {
+            self.step(started, &format!("Expanding {name} using the ‘resize2fs’ method"))?;
+            self.expand_volume(name)?;
         }
         self.say(
             "\nResize operation completed with no errors.  Before deleting the old disk, carefully check that \
@@ -269,7 +272,9 @@ impl Resize {
                 continue;
             }
             match held(part, source)? {
-                Some(kind) if EXPANDABLE.contains(&kind) => expanded.push((part, kind)),
+                Some(kind) if EXPANDABLE.contains(&kind) || kind == PHYSICAL_VOLUME => {
+                    expanded.push((part, kind));
+                }
                 Some(kind) if kind != "swap" => {
                     let what = format!("{}: this version cannot expand a {kind} file system", part.name);
                     match self.unknown_filesystems.as_str() {
@@ -300,15 +305,23 @@ impl Resize {
                     let mut text =
                         format!("This partition will be resized from {} to {}.", bytes(part.len), bytes(len));
                     if let Some((_, kind)) = expanded.iter().find(|(other, _)| other.name == part.name) {
+                        let what = match *kind {
+                            PHYSICAL_VOLUME => "LVM PV".to_owned(),
+                            kind => format!("filesystem {kind}"),
+                        };
                         text.push_str(&format!(
-                            "  The filesystem {kind} on {} will be expanded using the ‘resize2fs’ method.",
-                            part.name
+                            "  The {what} on {} will be expanded using the ‘{}’ method.",
+                            part.name,
+                            method(kind)
                         ));
                     }
                     text
                 }
             };
             self.say(&format!("\n{}: {what}", part.name))?;
+        }
+        for name in &self.lv_expand {
+            self.say(&format!("\n{name}: This logical volume will be expanded to maximum size."))?;
         }
         let surplus = plan.surplus_bytes();
         if surplus > 0 {
@@ -323,23 +336,70 @@ impl Resize {
         self.print("\n**********\n")
     }
 
-    /// Makes the file system on a partition of the new disk as large as that.
-    fn expand_content(&self, name: &str) -> Result<()> {
-        let mut guest = Guest::new();
-        let options =
-            DriveOptions { format: format(self.output_format.as_deref())?, ..DriveOptions::default() };
-        guest.add_drive_with(&self.outdisk, options)?;
-        guest.launch().map_err(|e| Error::call("launch", e))?;
-        if self.trace {
-            report::trace(&format_args!("resize2fs \"{name}\""));
+    /// Refuses logical volumes that the old disk does not have.
+    fn check_volumes(&self) -> Result<()> {
+        if self.lv_expand.is_empty() {
+            return Ok(());
         }
-        let expanded = guest.resize2fs(DeviceName::new(name)).and_then(|()| guest.commit());
-        expanded.map_err(|e| {
+        let format = format(self.format.as_deref())?;
+        let guest =
+            launched(&self.indisk, DriveOptions { format, read_only: true, ..DriveOptions::default() })?;
+        let volumes = guest.lvs().map_err(|e| Error::call("lvs", e))?;
+        match self.lv_expand.iter().find(|name| !volumes.contains(*name)) {
+            None => Ok(()),
+            Some(name) => Err(message(format!(
+                "--lv-expand {name}: the disk has no such logical volume: virt-filesystems --logical-volumes -a {} \
+                 lists those that it has",
+                self.indisk
+            ))),
+        }
+    }
+
+    /// The new disk, to be changed as a guest's.
+    fn open_new(&self) -> Result<Guest> {
+        let format = format(self.output_format.as_deref())?;
+        launched(&self.outdisk, DriveOptions { format, ..DriveOptions::default() })
+    }
+
+    /// Makes what a partition of the new disk holds as large as that.
+    fn expand_content(&self, name: &str, kind: &str) -> Result<()> {
+        let mut guest = self.open_new()?;
+        let (call, device) = (method(kind), DeviceName::new(name));
+        if self.trace {
+            report::trace(&format_args!("{call} \"{name}\""));
+        }
+        let expanded = match kind {
+            PHYSICAL_VOLUME => guest.pvresize(device),
+            _ => guest.resize2fs(device),
+        };
+        expanded.and_then(|()| guest.commit()).map_err(|e| {
             message(format!(
-                "everything was copied, and the partition {name} has its new size, but its file system could not be \
-                 expanded: {e}; resize2fs in the guest can do it"
+                "everything was copied, and the partition {name} has its new size, but its content could not be \
+                 expanded: {e}; {call} in the guest can do it"
             ))
         })
+    }
+
+    /// Gives a logical volume of the new disk all that its group has left, and its file system all of that.
+    fn expand_volume(&self, name: &str) -> Result<()> {
+        let mut guest = self.open_new()?;
+        let device = DeviceName::new(name);
+        if self.trace {
+            report::trace(&format_args!("lvresize-free \"{name}\" 100"));
+        }
+        let failed = |e: vmcraft::Error| {
+            message(format!(
+                "everything was copied, and the partitions have their new sizes, but {name} could not be expanded: {e}"
+            ))
+        };
+        guest.lvresize_free(device, 100).map_err(failed)?;
+        let kind = guest.vfs_type(name.into()).map_err(failed)?;
+        if !self.no_expand_content && EXPANDABLE.contains(&kind.as_str()) {
+            guest.resize2fs(device).map_err(failed)?;
+        } else if !kind.is_empty() && kind != "swap" {
+            report::warning(&format!("{name}: it was expanded, and the {kind} on it was not"));
+        }
+        guest.commit().map_err(failed)
     }
 
     fn step(&self, started: Instant, what: &str) -> Result<()> {
@@ -359,6 +419,19 @@ impl Resize {
         let mut out = std::io::stdout();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::output(&e))
     }
+}
+
+/// The call that makes content of this kind larger.
+fn method(kind: &str) -> &'static str {
+    if kind == PHYSICAL_VOLUME { "pvresize" } else { "resize2fs" }
+}
+
+/// A handle on one image, launched.
+fn launched(image: &str, options: DriveOptions) -> Result<Guest> {
+    let mut guest = Guest::new();
+    guest.add_drive_with(image, options)?;
+    guest.launch().map_err(|e| Error::call("launch", e))?;
+    Ok(guest)
 }
 
 /// The first sector that a GPT leaves to partitions.
