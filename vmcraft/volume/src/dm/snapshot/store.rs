@@ -19,6 +19,8 @@ const HEADER_CHUNKS: u64 = 1;
 const MAX_CHUNK_BYTES: u64 = 16 << 20;
 /// How many runs of chunks are kept in memory; each takes about 40 bytes.
 const MAX_RUNS: usize = 8 << 20;
+/// The largest snapshot, 4 EiB: rounding up to chunks must not overflow.
+const MAX_SNAPSHOT_BYTES: u64 = 1 << 62;
 /// How much is copied at a time.
 const COPY_BYTES: u64 = 1 << 20;
 
@@ -137,6 +139,12 @@ impl Store {
         }
         if !chunk_bytes.is_power_of_two() || chunk_bytes < SECTOR {
             return Err(corrupt("snapshot header (chunk size)", 12));
+        }
+        if snapshot_bytes > MAX_SNAPSHOT_BYTES {
+            return Err(Error::Unsupported(format!(
+                "the snapshot on {} has {snapshot_bytes} bytes (the limit is {MAX_SNAPSHOT_BYTES})",
+                member.name
+            )));
         }
         if chunk_bytes > MAX_CHUNK_BYTES {
             return Err(Error::Unsupported(format!(

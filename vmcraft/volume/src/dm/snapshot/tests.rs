@@ -72,6 +72,13 @@ fn stores_that_cannot_be_understood_are_named() {
     assert!(broken(vec![0; 100]).contains("only 100 bytes"));
 }
 
+#[test] // Sizes at which counting in chunks would overflow.
+fn huge_snapshots_are_refused() {
+    let store = memory(header(1, 1, 8, &[], 65536));
+    let family = Family::open(memory(vec![1; 65536]), vec![cow("s", store, u64::MAX, CHUNK)]).unwrap();
+    assert!(matches!(family.state("s"), Some(State::Broken(why)) if why.contains("the limit is")));
+}
+
 #[test] // A snapshot that Linux gave up stays lost, and does not keep the origin from being written.
 fn an_invalid_snapshot_is_named() {
     let store = memory(header(0, 1, 8, &[], 65536));

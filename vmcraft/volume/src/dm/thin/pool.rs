@@ -12,6 +12,9 @@ use crate::dm::persistent::btree::{Leaf, Values, leaf_at};
 use crate::dm::persistent::{Space, Store};
 use crate::{Error, Result};
 
+/// The largest volume: 4 EiB.
+const MAX_VOLUME_BYTES: u64 = 1 << 62;
+
 /// What a pool's table says beside its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -218,7 +221,7 @@ impl Pool {
     /// are zeros.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the pool has no volume of this number.
+    /// [`Error::Refused`] if the pool has no volume of this number, or its size cannot be right.
     pub fn volume(
         self: &Arc<Self>,
         id: u32,
@@ -226,6 +229,12 @@ impl Pool {
         origin: Option<Arc<dyn BlockDevice>>,
     ) -> Result<Arc<dyn BlockDevice>> {
         self.read().details(id)?;
+        // Rounding up to blocks must not overflow.
+        if size_bytes > MAX_VOLUME_BYTES {
+            return Err(Error::Refused(format!(
+                "volume {id} of the thin pool has {size_bytes} bytes (the limit is {MAX_VOLUME_BYTES})"
+            )));
+        }
         Ok(Arc::new(Volume::new(self.clone(), id, size_bytes, origin)))
     }
 
