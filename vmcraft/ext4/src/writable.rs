@@ -126,6 +126,12 @@ impl Mounted {
             return Ok(());
         }
         check(&self.volume, device, options)?;
+        if orphan::any(&self.volume)? {
+            // Once in memory, to see that it can be done before the journal goes.
+            let (seen, sb) = (self.volume.device.clone(), self.volume.sb.clone());
+            let trial = Volume::new(seen, sb, options.sources.clone());
+            trial.atomically(|| orphan::clean_up(&trial))?;
+        }
         if let Some(replayed) = &self.replayed {
             replayed.write_back()?;
         }

@@ -168,12 +168,24 @@ fn forged_orphans_are_refused() {
         for command in &commands {
             debugfs(&image, command);
         }
-        let before = std::fs::read(&image).expect("an image");
-        let fs = open_for_writing(&image).expect("a volume");
-        let result = fs.writer().expect("a writer").set_metadata(fs.root(), &SetMetadata::default());
-        let error = result.expect_err("a forged list");
-        assert!(matches!(error, vmcraft_fs::Error::Corrupt { .. }), "{commands:?}: {error}");
-        drop(fs);
-        assert!(before == std::fs::read(&image).expect("an image"), "{commands:?}: something was changed");
+        assert_refused(&image, &commands);
+        // Nor is the journal replayed then.
+        let (dirty, script) = (copy(&image, "dirty"), dir.path().join("script"));
+        let content = dir.path().join("content");
+        std::fs::write(&script, format!("jo\njw -b 9000 {}\njc\n", name(&content))).expect("a script");
+        run_ok("debugfs", ["-w", "-f", name(&script), name(&dirty)]);
+        assert!(needs_recovery(&dirty));
+        assert_refused(&dirty, &commands);
     }
+}
+
+/// A volume whose orphans are no orphans stays as it is.
+fn assert_refused(image: &Path, commands: &[String]) {
+    let before = std::fs::read(image).expect("an image");
+    let fs = open_for_writing(image).expect("a volume");
+    let result = fs.writer().expect("a writer").set_metadata(fs.root(), &SetMetadata::default());
+    let error = result.expect_err("a forged list");
+    assert!(matches!(error, vmcraft_fs::Error::Corrupt { .. }), "{commands:?}: {error}");
+    drop(fs);
+    assert!(before == std::fs::read(image).expect("an image"), "{commands:?}: something was changed");
 }
