@@ -41,6 +41,20 @@ fn the_tree_is_there_for_programs() {
 }
 
 #[test]
+fn what_lacks_a_disk_is_listed_with_the_reason() {
+    let case = testkit::volumes::case("lvm-linear");
+    let done = output(Command::new(binary()).args(["filesystems", "--json"]).arg(&case.disks[0]));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let tree: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let over = &tree[0]["children"][0];
+    for (node, name) in [(over, "/dev/vg/over"), (&tree[1], "/dev/vg/small"), (&tree[2], "/dev/vg/between")] {
+        assert_eq!((&node["name"], &node["size_bytes"]), (&name.into(), &serde_json::Value::Null));
+        let note = node["note"].as_str().unwrap_or_default();
+        assert!(note.contains("DVjnu3-3R7S-WAOT-apHc-qZsN-2tTp-amyFU1, which is missing"), "{note}");
+    }
+}
+
+#[test]
 fn no_disk_is_an_error_that_says_what_to_do() {
     let done = output(Command::new(binary()).arg("filesystems"));
     assert_eq!(done.status.code(), Some(1));

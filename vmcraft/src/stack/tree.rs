@@ -55,11 +55,17 @@ pub struct DeviceNode {
 
 impl Guest {
     /// All disks with what stands on them. A volume over several devices stands under each, and is shown
-    /// whole under the first.
+    /// whole under the first. Behind the disks come the volumes of which no device is there.
     pub fn device_tree(&self) -> Result<Vec<DeviceNode>> {
         let mut tree = Tree { guest: self, shown: BTreeSet::new() };
         let disks = self.launched()?.iter().enumerate();
-        Ok(disks.map(|(index, disk)| tree.disk(index, disk)).collect())
+        let mut nodes: Vec<_> = disks.map(|(index, disk)| tree.disk(index, disk)).collect();
+        for volume in self.stack.volumes() {
+            if !tree.shown.contains(&volume.name) {
+                nodes.push(tree.volume(volume, 0));
+            }
+        }
+        Ok(nodes)
     }
 }
 
