@@ -142,3 +142,50 @@ impl StartupKey {
         Ok(Some(Self { id: *id, key: Zeroizing::new(key) }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "471207-278498-422125-177177-561902-537405-468006-693451"; // of the format's description
+
+    #[test] // Its form alone tells a recovery password from a password, and a slip of the finger from both.
+    fn recovery_passwords_are_told_from_passwords() {
+        let hash = |text: &str| match RecoveryPassword::read(text) {
+            RecoveryPassword::Hash(hash) => *hash,
+            _ => panic!("{text} is a recovery password"),
+        };
+        assert_eq!(hash(GOOD), hash(&GOOD.replace('-', "")));
+        assert_eq!(hash(GOOD), hash(&format!(" {} \n", GOOD.replace('-', " "))));
+        for other in ["", "anaconda", &GOOD[1..], &format!("{GOOD}0"), &GOOD.replace('4', "x")] {
+            assert!(matches!(RecoveryPassword::read(other), RecoveryPassword::NotOne), "{other}");
+        }
+        for (number, group) in GOOD.split('-').enumerate() {
+            let slipped = GOOD.replace(group, &format!("{:06}", group.parse::<u32>().unwrap() + 1));
+            assert!(
+                matches!(RecoveryPassword::read(&slipped), RecoveryPassword::Mistyped(n) if n == number + 1)
+            );
+            // Divisible, but more than 16 bits.
+            let beyond = GOOD.replace(group, "720896");
+            assert!(
+                matches!(RecoveryPassword::read(&beyond), RecoveryPassword::Mistyped(n) if n == number + 1)
+            );
+        }
+    }
+
+    #[test] // Files that are none, and files that are cut off anywhere.
+    fn startup_keys_are_checked() {
+        assert!(StartupKey::read(b"anaconda").unwrap().is_none());
+        let mut file = vec![0; 0x9c];
+        for (at, word) in [(0, 0x9c_u32), (4, 1), (8, 48), (12, 0x9c), (0x30, 6 << 16 | 0x6c), (0x34, 9)] {
+            file[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        file[0x50..0x58].copy_from_slice(&[44, 0, 0, 0, 1, 0, 1, 0]);
+        file[0x38..0x3a].copy_from_slice(&[7, 7]);
+        let found = StartupKey::read(&file).unwrap().expect("a startup key");
+        assert_eq!((found.id[..2].to_vec(), *found.key), (vec![7, 7], [0; 32]));
+        for len in 0..file.len() {
+            assert!(!matches!(StartupKey::read(&file[..len]), Ok(Some(_))), "{len}");
+        }
+    }
+}

@@ -389,3 +389,32 @@ fn stale_and_double_disks_are_told() {
         group.warnings
     );
 }
+
+#[test] // Single flipped bits all over the database: an answer or an error, never a panic.
+fn flipped_bits_are_survived() {
+    let disk = simple_disk();
+    let database = disk.len() - (1 << 20);
+    let members = [Member { name: "/dev/sda".into(), device: Arc::new(MemoryDevice::new(disk)) }];
+    let device = &members[0].device;
+    // The private header, the tables of contents, the header of the records, and the blocks in use.
+    let places = (6 * 512..6 * 512 + 0x13b)
+        .chain(database + 512..database + 1024 + 0x68)
+        .chain(database + 17 * 512..database + 18 * 512 + 70 * 128);
+    for (index, at) in places.step_by(7).enumerate() {
+        let mut byte = [0];
+        device.read_at(at as u64, &mut byte).expect("readable");
+        device.write_at(at as u64, &[byte[0] ^ 1 << (index % 8)]).expect("writable");
+        for group in ldm::scan(&members).groups {
+            for volume in &group.volumes {
+                assert!(group.missing(volume).len() <= group.disks.len());
+                let Ok(device) = group.open(volume) else { continue };
+                assert_eq!(device.size(), volume.size);
+                // What was opened can be read to its end.
+                let last = device.size().saturating_sub(512);
+                let mut bytes = vec![0; usize::try_from(device.size() - last).expect("a sector")];
+                device.read_at(last, &mut bytes).expect("readable");
+            }
+        }
+        device.write_at(at as u64, &byte).expect("writable");
+    }
+}
