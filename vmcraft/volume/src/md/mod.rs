@@ -13,6 +13,7 @@
 mod array;
 mod bad_blocks;
 mod bitmap;
+mod create;
 mod level;
 mod record;
 mod scan;
@@ -21,6 +22,7 @@ mod v0;
 mod v1;
 
 pub use array::{Array, ArrayMember, ArrayState, MemberState};
+pub use create::NewArray;
 pub use level::Level;
 pub use scan::{Damaged, Found, scan};
 pub use superblock::Metadata;

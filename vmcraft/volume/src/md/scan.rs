@@ -56,7 +56,7 @@ fn read(member: &Member) -> Result<Option<Superblock>> {
     if let Some(superblock) = superblock::read(&*member.device)? {
         return Ok(Some(superblock));
     }
-    match signature::probe(&*member.device)?.map(|found| found.kind) {
+    match signature::probe_container(&*member.device)?.map(|found| found.kind) {
         Some("isw_raid_member") => Err(Error::Unsupported(
             "Intel Matrix RAID (IMSM), whose members are of a container with arrays in it".into(),
         )),

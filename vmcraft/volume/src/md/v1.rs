@@ -20,7 +20,6 @@ const FEATURE_BAD_BLOCKS: u32 = 8;
 const FEATURE_REPLACEMENT: u32 = 16;
 const FEATURE_RESHAPE_BACKWARDS: u32 = 32;
 const FEATURE_NEW_OFFSET: u32 = 64;
-const FEATURE_RECOVERY_BITMAP: u32 = 128;
 const FEATURE_CLUSTERED: u32 = 256;
 const FEATURE_JOURNAL: u32 = 512;
 const FEATURE_PPL: u32 = 1024;
@@ -28,7 +27,6 @@ const FEATURE_MULTIPLE_PPLS: u32 = 2048;
 pub(super) const FEATURE_RAID0_LAYOUT: u32 = 4096;
 const FEATURES: u32 = FEATURE_RAID0_LAYOUT * 2 - 1;
 
-pub(super) const ROLE_SPARE: u16 = 0xffff;
 pub(super) const ROLE_FAULTY: u16 = 0xfffe;
 const ROLE_JOURNAL: u16 = 0xfffd;
 /// The largest role that is a place in the array.
