@@ -69,6 +69,13 @@ fn partitioning() {
     compare_output("partitioning", Command::new(named("guestfish", dir.path())).arg("-n"));
 }
 
+#[test] // Volume groups and encrypted devices, made and listed; keys are read where the script stands.
+fn volumes() {
+    let dir = testkit::tempdir();
+    let mut command = Command::new(named("guestfish", dir.path()));
+    compare_output("volumes", command.args(["-n", "--keys-from-stdin"]));
+}
+
 #[test] // All that changes files, links and attributes.
 fn changing() {
     compare("changing");

@@ -11,9 +11,11 @@ mod target;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bstr::BString;
 use vmcraft_block::image::{self, Gate, OpenOptions};
 use vmcraft_block::{BlockDevice, Transaction, TransactionOptions};
 use vmcraft_fs::Sources;
+use vmcraft_volume::Member;
 use vmcraft_volume::partition::PartitionTable;
 
 pub(crate) use self::attributes::{change_owner, change_permissions, drop_capabilities, xattr};
@@ -194,6 +196,18 @@ impl Guest {
             });
         }
         Ok(())
+    }
+
+    /// A device that nothing stands on, to be made a member of a volume.
+    pub(crate) fn unused_member(&self, device: &DeviceName) -> Result<Member> {
+        let (name, device) = self.open_device_for_writing(device)?;
+        self.refuse_in_use(&name)?;
+        Ok(Member { name, device })
+    }
+
+    /// Several of them.
+    pub(crate) fn unused_members(&self, devices: &[BString]) -> Result<Vec<Member>> {
+        devices.iter().map(|device| self.unused_member(DeviceName::new(device))).collect()
     }
 
     /// Refuses what would take a device away from the volumes that stand on it.

@@ -167,7 +167,7 @@ impl Guest {
         match found {
             Ok(Some(content)) => {
                 let name = self.name_of_content(device, encryption, &uuid);
-                self.add_content(device, &name, content, header.warnings(), false);
+                self.add_content(device, None, &name, content, header.warnings(), false);
                 Ok(Some(format!("{MAPPER}{name}")))
             }
             Ok(None) => Ok(None),
@@ -188,14 +188,7 @@ impl Guest {
         wanted: Option<Encryption>,
     ) -> Result<()> {
         let device = self.find_device(device)?.name;
-        check_name(name)?;
-        let content = format!("{MAPPER}{name}");
-        if self.stack.find(&content).is_some() {
-            return Err(Error::Usage(format!("{content}: there is such a device already")));
-        }
-        if let Some(content) = self.stack.content_of(&device) {
-            return Err(Error::Usage(format!("{device}: busy: it is open as {content}")));
-        }
+        self.check_unopened(&device, name)?;
         let (encryption, member) = self.encrypted_device(&device, wanted)?;
         let on_device = |source| Error::Volume { device: device.clone(), source };
         let header = Header::read(encryption, &member).map_err(on_device)?;
@@ -204,8 +197,45 @@ impl Guest {
             Some(content) => content,
             None => header.unlock(key).map_err(on_device)?,
         };
-        self.add_content(&device, name, opened, header.warnings(), read_only);
+        self.add_content(&device, None, name, opened, header.warnings(), read_only);
         Ok(())
+    }
+
+    /// Opens a LUKS volume whose header is on another device, as `/dev/mapper/NAME`.
+    pub(crate) fn open_with_header(
+        &mut self,
+        device: &DeviceName,
+        header: &DeviceName,
+        key: &Key,
+        name: &str,
+        read_only: bool,
+    ) -> Result<()> {
+        let (device, data) = self.open_device(device)?;
+        let header = self.find_device(header)?.name;
+        self.check_unopened(&header, name)?;
+        self.check_unopened(&device, name)?;
+        self.refuse_mounted(&device)?;
+        let (_, on) = self.encrypted_device(&header, Some(Encryption::Luks))?;
+        let on_header = |source| Error::Volume { device: header.clone(), source };
+        let member = Member { name: device.clone(), device: data };
+        let luks = Luks::read(&member, Some(&on)).map_err(on_header)?;
+        let luks = luks.ok_or_else(|| Error::Usage(format!("{header}: it has no LUKS header")))?;
+        let content = luks.unlock(key, None).map_err(on_header)?;
+        self.add_content(&header, Some(&device), name, content, luks.warnings(), read_only);
+        Ok(())
+    }
+
+    /// Refuses a name that is taken, and a device that is open.
+    fn check_unopened(&self, device: &str, name: &str) -> Result<()> {
+        check_name(name)?;
+        let content = format!("{MAPPER}{name}");
+        if self.stack.find(&content).is_some() {
+            return Err(Error::Usage(format!("{content}: there is such a device already")));
+        }
+        match self.stack.content_of(device) {
+            Some(content) => Err(Error::Usage(format!("{device}: busy: it is open as {content}"))),
+            None => Ok(()),
+        }
     }
 
     /// Closes what was opened as `/dev/mapper/NAME`.
@@ -258,13 +288,14 @@ impl Guest {
     fn add_content(
         &mut self,
         device: &str,
+        data: Option<&str>,
         name: &str,
         content: Arc<dyn BlockDevice>,
         warnings: &[String],
         read_only: bool,
     ) {
         self.warnings.extend(warnings.iter().map(|warning| format!("{device}: {warning}")));
-        self.stack.add_opened(device, name, content, read_only);
+        self.stack.add_opened(device, data, name, content, read_only);
         self.rescan();
         self.inspection = None;
     }

@@ -31,7 +31,7 @@ const GROUPS: &[Group] = &[
             rsync* \
             mkfs-btrfs mke2journal* mksquashfs mklost-and-found \
             zerofree \
-            grub-install extlinux syslinux setfiles md-create \
+            grub-install extlinux syslinux setfiles \
             xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
             ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra",
         reason: "is not in this version",

@@ -2,7 +2,7 @@
 
 use bstr::{BString, ByteSlice};
 use vmcraft_macros::api;
-use vmcraft_volume::md::Array;
+use vmcraft_volume::md::{Array, Level, Metadata, NewArray};
 
 use crate::value::record;
 use crate::{DeviceName, Error, Guest, Result};
@@ -70,6 +70,84 @@ impl Guest {
             .collect())
     }
 
+    /// Make an array
+    ///
+    /// What the devices held is lost. The array is there as `/dev/md/NAME` and under the next number, such
+    /// as `/dev/md127`.
+    ///
+    /// - `missingbitmap` says which members are missing, to be added later: its lowest bit stands for the
+    ///   first member.
+    /// - `nrdevices` is how many members there are, and `spare` how many wait for one to fail. With the
+    ///   missing ones, `devices` must be as many as both together.
+    /// - `chunk` is how many bytes in a row are on one member.
+    /// - `level` is `linear`, `raid0`, `raid1`, `raid4`, `raid5`, `raid6` or `raid10`, or its number;
+    ///   `raid1` without it.
+    ///
+    /// ```guestfish
+    /// md-create data "/dev/sda1 /dev/sdb1"
+    /// md-create data "/dev/sda1 /dev/sdb1 /dev/sdc1" level:raid5 chunk:65536
+    /// ```
+    #[expect(clippy::too_many_arguments, reason = "libguestfs's call has as many")]
+    pub fn md_create(
+        &mut self,
+        name: &str,
+        devices: &[BString],
+        missingbitmap: Option<i64>,
+        nrdevices: Option<i32>,
+        spare: Option<i32>,
+        chunk: Option<i64>,
+        level: Option<&str>,
+    ) -> Result<()> {
+        let level = level.unwrap_or("raid1");
+        let level = Level::from_name(level)
+            .ok_or_else(|| Error::Usage(format!("level: {level}: there is no such level")))?;
+        let chunk_bytes = chunk.map(u64::try_from).transpose();
+        let chunk_bytes = chunk_bytes.map_err(|_| Error::Usage("chunk: it cannot be negative".into()))?;
+        if chunk_bytes.is_some() && level == Level::Raid1 {
+            return Err(Error::Usage("chunk: raid1 has whole copies, and no chunks".into()));
+        }
+        let missing = missingbitmap.unwrap_or(0).cast_unsigned();
+        let there = devices.len().saturating_add(missing.count_ones() as usize);
+        let spares = number("spare", spare.unwrap_or(0))?;
+        let places = nrdevices.map_or(Ok(there.saturating_sub(spares)), |n| number("nrdevices", n))?;
+        if places.saturating_add(spares) != there || there < 2 {
+            return Err(Error::Usage(format!(
+                "{} devices and {} missing ones do not make {places} members and {spares} spares",
+                devices.len(),
+                missing.count_ones()
+            )));
+        }
+        let is_missing = |place: usize| place < 64 && missing >> place & 1 == 1;
+        if (places..64).any(is_missing) {
+            return Err(Error::Usage("missingbitmap: only members can be missing".into()));
+        }
+        self.atomically(|guest| {
+            let given = guest.unused_members(devices)?;
+            guest.forget_filesystems(|open| given.iter().any(|member| member.name == open));
+            let mut given = given.into_iter();
+            let members = (0..places).map(|place| if is_missing(place) { None } else { given.next() });
+            let new = NewArray {
+                name: name.to_owned(),
+                level,
+                layout: None,
+                chunk_bytes,
+                metadata: Metadata::V1_2,
+                members: members.collect(),
+                spares: given.collect(),
+                has_bitmap: false,
+            };
+            let now = u64::try_from(guest.sources().now().seconds).unwrap_or_default();
+            let made = guest.with_random(|random| {
+                new.create(now, random).map_err(|e| match e {
+                    vmcraft_volume::Error::Unsupported(what) => Error::Unsupported(what),
+                    other => Error::Usage(format!("{name}: {other}")),
+                })
+            });
+            guest.reopen_volumes();
+            made.map(drop)
+        })
+    }
+
     /// Close an array
     ///
     /// Its device is not there any more, so that its members can be changed. Nothing on it may be mounted,
@@ -102,4 +180,8 @@ impl Guest {
         let (name, array) = array.ok_or_else(|| Error::Usage(format!("{}: not an array", volume.name)))?;
         Ok((name, array))
     }
+}
+
+fn number(option: &str, value: i32) -> Result<usize> {
+    usize::try_from(value).map_err(|_| Error::Usage(format!("{option}: {value} is negative")))
 }

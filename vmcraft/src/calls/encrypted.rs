@@ -16,6 +16,7 @@ impl Guest {
     /// or the content of a startup key (`.BEK`).
     ///
     /// - `readonly` is whether nothing can be changed through it.
+    /// - `header` is the device with the LUKS header, if that is not on `device` itself.
     /// - `crypttype` is what encrypts it, `luks` (`luks1`, `luks2`) or `bitlk`, if it is not to be found out.
     ///
     /// ```guestfish
@@ -29,6 +30,7 @@ impl Guest {
         mapname: &str,
         readonly: Option<bool>,
         crypttype: Option<&str>,
+        header: Option<&DeviceName>,
     ) -> Result<()> {
         let wanted = match crypttype {
             None => None,
@@ -38,7 +40,11 @@ impl Guest {
                 return Err(Error::Usage(format!("crypttype: {other}: not supported: luks and bitlk are")));
             }
         };
-        self.open_with_key(device, key, mapname, readonly.unwrap_or(false), wanted)
+        let read_only = readonly.unwrap_or(false);
+        match header {
+            None => self.open_with_key(device, key, mapname, read_only, wanted),
+            Some(header) => self.open_with_header(device, header, key, mapname, read_only),
+        }
     }
 
     /// Close an encrypted device

@@ -14,9 +14,9 @@ use crate::{DeviceName, Error, Guest, Mountable, Result};
 /// What libguestfs takes for containers rather than file systems, besides members of arrays.
 const ENCRYPTED: &[&str] = &["crypto_LUKS", "BitLocker", "cs_fvault2"];
 
-/// The kinds of volumes in the order in which they are listed after disks and partitions.
-const STACKED: &[Kind] =
-    &[Kind::Array, Kind::LogicalVolume, Kind::Decrypted, Kind::DynamicVolume, Kind::DynamicPartition];
+/// The kinds of volumes that are listed after partitions, in order.
+const AFTER_PARTITIONS: &[Kind] =
+    &[Kind::Array, Kind::LogicalVolume, Kind::DynamicVolume, Kind::DynamicPartition];
 
 #[api(area = "signatures")]
 impl Guest {
@@ -25,8 +25,8 @@ impl Guest {
     /// The result is a table from devices to the types of their file systems, as `vfs-type` names
     /// them. `unknown` is a device where nothing was recognised, and `swap` is swap space. Members
     /// of arrays and volume groups, encrypted devices, extended partitions and those that Windows
-    /// reserves are left out. After the disks and partitions come arrays, logical volumes, the contents of
-    /// encrypted devices that were opened, and the volumes of dynamic disks.
+    /// reserves are left out. First come disks, then the contents of encrypted devices that were opened,
+    /// partitions, arrays, logical volumes, and the volumes of dynamic disks.
     ///
     /// ```guestfish
     /// list-filesystems
@@ -38,21 +38,23 @@ impl Guest {
                 devices.push(disk_name(index));
             }
         }
+        let has_no_partitions = |name: &String| {
+            // What cannot be opened is there all the same.
+            let disk = self.stack.find(name).and_then(|volume| volume.disk.as_ref().ok());
+            disk.is_none_or(|disk| disk.partitions().is_empty())
+        };
+        devices.extend(self.volumes_of(Kind::Decrypted)?.into_iter().filter(has_no_partitions));
         for (name, partition) in self.partitions()? {
             if partition.role != PartitionRole::Extended && partition_types::can_hold_file_system(partition) {
                 devices.push(name);
             }
         }
-        for kind in STACKED {
+        for kind in AFTER_PARTITIONS {
             let names = match kind {
                 Kind::LogicalVolume => self.lvs()?,
                 _ => self.volumes_of(*kind)?,
             };
-            // What cannot be opened is there all the same.
-            devices.extend(names.into_iter().filter(|name| {
-                let disk = self.stack.find(name).and_then(|volume| volume.disk.as_ref().ok());
-                disk.is_none_or(|disk| disk.partitions().is_empty())
-            }));
+            devices.extend(names.into_iter().filter(has_no_partitions));
         }
         let mut rows = Vec::new();
         for name in devices {
@@ -252,7 +254,7 @@ impl Guest {
     pub(super) fn devices(&self) -> Result<Vec<String>> {
         let mut devices = self.list_partitions()?;
         devices.extend(self.list_devices()?);
-        for kind in STACKED {
+        for kind in AFTER_PARTITIONS.iter().chain([&Kind::Decrypted]) {
             devices.extend(self.volumes_of(*kind)?);
         }
         Ok(devices)

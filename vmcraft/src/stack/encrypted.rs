@@ -12,8 +12,10 @@ use crate::drive::WriteProtected;
 pub(super) struct Opened {
     /// The name under `/dev/mapper/` that its content has.
     name: String,
-    /// The canonical name of the encrypted device.
+    /// The canonical name of the encrypted device, which has the header.
     device: String,
+    /// That of the device with the data, if it is another.
+    data: Option<String>,
     /// What it was recognised as: it is closed if something else is there.
     kind: &'static str,
     uuid: String,
@@ -26,10 +28,12 @@ pub(crate) const MAPPER: &str = "/dev/mapper/";
 
 impl Stack {
     /// Shows the content of an encrypted device as `/dev/mapper/NAME` from the next scan on. The content
-    /// has to lie over the member that [`Stack::container`] gives.
+    /// has to lie over the member that [`Stack::container`] gives, and over `data` if the header is on a device
+    /// of its own.
     pub(crate) fn add_opened(
         &mut self,
         device: &str,
+        data: Option<&str>,
         name: &str,
         content: Arc<dyn BlockDevice>,
         read_only: bool,
@@ -39,6 +43,7 @@ impl Stack {
         self.opened.push(Opened {
             name: name.to_owned(),
             device: device.to_owned(),
+            data: data.map(str::to_owned),
             kind: container.signature.kind,
             uuid: container.signature.uuid.clone(),
             content,
@@ -54,7 +59,7 @@ impl Stack {
 
     /// The canonical name of the content of an encrypted device, if it was opened.
     pub(crate) fn content_of(&self, device: &str) -> Option<String> {
-        let opened = self.opened.iter().find(|opened| opened.device == device)?;
+        let opened = self.opened.iter().find(|o| o.device == device || o.data.as_deref() == Some(device))?;
         Some(format!("{MAPPER}{}", opened.name))
     }
 
@@ -71,7 +76,7 @@ impl Stack {
             kind: Kind::Decrypted,
             layout: None,
             note: None,
-            below: vec![opened.device.clone()],
+            below: std::iter::once(&opened.device).chain(&opened.data).cloned().collect(),
             device: Ok(opened.content.clone()),
         });
         found.collect()

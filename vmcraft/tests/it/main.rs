@@ -15,3 +15,4 @@ mod reading;
 mod sample;
 mod selinux;
 mod simple;
+mod volumes;

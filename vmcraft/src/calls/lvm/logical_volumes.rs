@@ -2,7 +2,6 @@
 
 use vmcraft_macros::api;
 use vmcraft_volume::lvm::{LogicalVolume, NewVolume, SegmentKind, Size, VolumeGroup};
-use vmcraft_volume::signature;
 
 use super::physical_volumes::count;
 use crate::value::record;
@@ -10,8 +9,6 @@ use crate::{DeviceName, Error, Guest, Result};
 
 /// The size of a stripe unless it is said otherwise, in bytes: LVM's.
 const STRIPE_BYTES: u64 = 64 << 10;
-/// What LVM overwrites with zeros at the start of a new volume, in bytes.
-const ZEROED_BYTES: usize = 4096;
 
 record! {
     /// A logical volume, as `lvs-full` gives it. Sizes are in bytes.
@@ -131,7 +128,8 @@ impl Guest {
 
     /// Make a logical volume of a size
     ///
-    /// The size is in MiB, and rounded up to whole extents. `stripes` is over how many physical volumes the
+    /// The size is in MiB, and rounded up to whole extents. What was on them is not taken for the volume's
+    /// content. `stripes` is over how many physical volumes the
     /// data is striped (1 without it), in pieces of `stripesize` bytes (65536 without it).
     ///
     /// ```guestfish
@@ -278,20 +276,7 @@ impl Guest {
         let new = NewVolume { name, size, stripes, stripe_size };
         let devices = self.devices_of_group(group)?;
         let group = self.volume_group(group)?.name().to_owned();
-        self.atomically(|guest| {
-            guest.change_lvm(&devices, |lvm, author| lvm.create_volume(&group, &new, author).map(drop))?;
-            let device = format!("/dev/{group}/{name}");
-            if guest.stack.is_inactive(&group) {
-                return Ok(());
-            }
-            // What was there before must not be taken for its content.
-            let (_, volume) = guest.open_device_for_writing(DeviceName::new(&device))?;
-            signature::erase(&volume).map_err(|source| Error::Volume { device: device.clone(), source })?;
-            let zeros = volume.write_at(0, &[0; ZEROED_BYTES]);
-            zeros.map_err(|source| Error::Device { device: device.clone(), source })?;
-            guest.device_changed(&device);
-            Ok(())
-        })
+        self.change_lvm(&devices, |lvm, author| lvm.create_volume(&group, &new, author).map(drop))
     }
 
     fn resize_volume(&mut self, device: &DeviceName, size: Size) -> Result<()> {

@@ -1,8 +1,6 @@
 //! Physical volumes: the devices that volume groups are made of.
 
-use bstr::BString;
 use vmcraft_macros::api;
-use vmcraft_volume::Member;
 use vmcraft_volume::lvm::PvReport;
 
 use crate::value::record;
@@ -87,7 +85,7 @@ impl Guest {
     /// ```
     pub fn pvcreate(&mut self, device: &DeviceName) -> Result<()> {
         self.atomically(|guest| {
-            let member = guest.future_physical_volume(device)?;
+            let member = guest.unused_member(device)?;
             guest.forget_filesystems(|open| open == member.name);
             guest.change_lvm(&[], |lvm, author| lvm.create_physical_volume(&member, author).map(drop))
         })
@@ -148,18 +146,6 @@ impl Guest {
 }
 
 impl Guest {
-    /// A device that nothing stands on, to be made a physical volume.
-    pub(super) fn future_physical_volume(&self, device: &DeviceName) -> Result<Member> {
-        let (name, device) = self.open_device_for_writing(device)?;
-        self.refuse_in_use(&name)?;
-        Ok(Member { name, device })
-    }
-
-    /// Several of them.
-    pub(super) fn future_physical_volumes(&self, devices: &[BString]) -> Result<Vec<Member>> {
-        devices.iter().map(|device| self.future_physical_volume(DeviceName::new(device))).collect()
-    }
-
     fn resize_physical_volume(&mut self, device: &DeviceName, bytes: Option<u64>) -> Result<()> {
         let name = self.physical_volume(device)?.member.name.clone();
         self.change_lvm(&[name.clone()], |lvm, author| lvm.resize_physical_volume(&name, bytes, author))

@@ -131,7 +131,7 @@ impl Guest {
             return Err(Error::Usage(format!("{volgroup}: /dev/{volgroup} is the name of something else")));
         }
         self.atomically(|guest| {
-            let members = guest.future_physical_volumes(physvols)?;
+            let members = guest.unused_members(physvols)?;
             guest.forget_filesystems(|open| members.iter().any(|member| member.name == open));
             guest.change_lvm(&[], |lvm, author| lvm.create_group(volgroup, &members, author).map(drop))
         })

@@ -1,0 +1,229 @@
+//! Volume groups, arrays, encrypted devices and dynamic disks: listed as LVM and ldmtool list them, and made
+//! so that `cryptsetup`, `mdadm`, `pvck` and `e2fsck` find nothing wrong with them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use testkit::{run_ok, tempdir};
+use vmcraft::{DeviceName, DriveOptions, Guest, GuestPath, Key, Mountable};
+
+use crate::drives::{disk, text};
+
+fn open<P: AsRef<Path>>(images: &[P]) -> Guest {
+    let mut guest = Guest::new();
+    for image in images {
+        guest.add_drive_with(text(image.as_ref()), DriveOptions::default()).expect("the image is there");
+    }
+    guest.launch().expect("the images open");
+    guest
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text.into())
+}
+
+fn device(name: &str) -> &DeviceName {
+    DeviceName::new(name)
+}
+
+/// The devices of the machine that made a case have names of their own.
+fn our_name(name: &str) -> String {
+    name.replace("/dev/vd", "/dev/sd")
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: vmcraft::Result<T>) -> String {
+    result.expect_err("it is refused").to_string()
+}
+
+#[test] // The same rows as LVM's own tools print of the same disks.
+fn volume_groups_are_listed_as_lvm_lists_them() {
+    for name in ["lvm-linear", "lvm-striped", "lvm-snapshot", "lvm-thin", "lvm-raid5"] {
+        let case = testkit::volumes::case(name);
+        let guest = open(&case.disks);
+        let rows = |of: &str| case.facts[of].as_array().cloned().unwrap_or_default();
+        let text = |row: &Value, field: &str| row[field].as_str().unwrap_or_default().to_owned();
+
+        let volumes = guest.pvs_full().expect("physical volumes");
+        assert_eq!(volumes.len(), rows("pvs").len(), "{name}");
+        for row in rows("pvs") {
+            let device = our_name(&text(&row, "pv_name"));
+            // Disks are not in the order in which their machine named them.
+            let uuid = text(&row, "pv_uuid").replace('-', "");
+            let ours = volumes.iter().find(|volume| volume.pv_uuid == uuid);
+            let ours = ours.unwrap_or_else(|| panic!("{name}: {device} is missing"));
+            assert_eq!(ours.pv_attr, text(&row, "pv_attr"), "{name}: {device}");
+            for (ours, field) in [
+                (ours.pv_size, "pv_size"),
+                (ours.dev_size, "dev_size"),
+                (ours.pv_free, "pv_free"),
+                (ours.pv_used, "pv_used"),
+                (ours.pe_start, "pe_start"),
+                (ours.pv_mda_free, "pv_mda_free"),
+            ] {
+                assert_eq!(ours.to_string(), text(&row, field), "{name}: {device}: {field}");
+            }
+        }
+        let groups = guest.vgs_full().expect("volume groups");
+        for (ours, row) in groups.iter().zip(rows("vgs")) {
+            assert_eq!(ours.vg_name, text(&row, "vg_name"));
+            assert_eq!(ours.vg_attr, text(&row, "vg_attr"), "{name}");
+            assert_eq!(ours.vg_free.to_string(), text(&row, "vg_free"), "{name}");
+            assert_eq!(ours.lv_count.to_string(), text(&row, "lv_count"), "{name}");
+            assert_eq!(ours.snap_count.to_string(), text(&row, "snap_count"), "{name}");
+            assert_eq!(ours.vg_seqno.to_string(), text(&row, "vg_seqno"), "{name}");
+        }
+        let volumes = guest.lvs_full().expect("logical volumes");
+        assert_eq!(volumes.len(), rows("lvs").len(), "{name}");
+        for row in rows("lvs") {
+            let lv = text(&row, "lv_name");
+            let ours = volumes.iter().find(|volume| volume.lv_name == lv);
+            let ours = ours.unwrap_or_else(|| panic!("{name}: {lv} is missing"));
+            assert_eq!(ours.lv_size.to_string(), text(&row, "lv_size"), "{name}: {lv}");
+            assert_eq!(ours.origin, text(&row, "origin"), "{name}: {lv}");
+            assert_eq!(ours.modules, text(&row, "lv_modules"), "{name}: {lv}");
+            assert_eq!(ours.seg_count.to_string(), text(&row, "seg_count"), "{name}: {lv}");
+            // Without what activation makes of it.
+            let letters = |attr: &str| attr.chars().take(4).collect::<String>();
+            assert_eq!(letters(&ours.lv_attr), letters(&text(&row, "lv_attr")), "{name}: {lv}");
+        }
+    }
+}
+
+#[test] // Each layer is made over the one below, closed and opened again, and found by other tools.
+fn a_stack_is_made_opened_again_and_whole() {
+    let dir = tempdir();
+    let image = disk(dir.path(), "disk.img", 64);
+    let mut guest = open(&[&image]);
+    guest.luks_format(device("/dev/sda"), &key("first"), 0, Some(1)).expect("LUKS is made");
+    guest.cryptsetup_open(device("/dev/sda"), &key("first"), "secret", None, None, None).expect("it opens");
+    guest.vgcreate("vg", &["/dev/mapper/secret".into()]).expect("a group is made");
+    guest.lvcreate("root", "vg", 16, None, None).expect("a volume is made");
+    guest.mkfs("ext4", device("/dev/vg/root"), None, None, None, None, None).expect("a file system is made");
+    guest.mount(Mountable::new("/dev/mapper/vg-root"), GuestPath::new("/")).expect("it mounts");
+    guest.write(GuestPath::new("/f"), b"innermost").expect("it is written");
+
+    let busy = refused(guest.cryptsetup_close(device("/dev/mapper/secret")));
+    assert!(busy.contains("/dev/vg/root is mounted on /"), "{busy}");
+    assert!(refused(guest.lvremove(device("/dev/vg/root"))).contains("busy"));
+    assert!(refused(guest.vg_activate_all(false)).contains("busy"));
+    guest.umount_all().expect("it unmounts");
+    let busy = refused(guest.cryptsetup_close(device("/dev/mapper/secret")));
+    assert!(busy.contains("/dev/vg/root stands on it"), "{busy}");
+    assert!(refused(guest.pvcreate(device("/dev/mapper/secret"))).contains("busy"));
+
+    guest.luks_add_key(device("/dev/sda"), &key("first"), &key("second"), 3).expect("a key is added");
+    guest.luks_change_key(device("/dev/sda"), &key("first"), &key("third"), None).expect("a key is changed");
+    guest.luks_kill_slot(device("/dev/sda"), &key("second"), 0).expect("a key is taken out");
+    let last = refused(guest.luks_kill_slot(device("/dev/sda"), &key("second"), 3));
+    assert!(last.contains("last"), "{last}");
+    guest.lvresize_free(device("/dev/vg/root"), 100).expect("it grows");
+    guest.resize2fs(device("/dev/vg/root")).expect("its file system grows");
+    guest.commit().expect("the image can be written");
+    drop(guest);
+
+    fs::write(dir.path().join("key"), "second").expect("there is room");
+    run_ok("cryptsetup", ["open", "--test-passphrase", "-d", text(&dir.path().join("key")), text(&image)]);
+
+    let mut guest = open(&[&image]);
+    guest.add_key("all", key("wrong"));
+    let wrong = refused(guest.open_encrypted());
+    assert!(wrong.contains("/dev/sda: this key opens nothing here (1 key slot tried)"), "{wrong}");
+    guest.add_key("/dev/sda", key("second"));
+    let uuid = guest.luks_uuid(device("/dev/sda")).expect("a UUID");
+    let opened = guest.open_encrypted().expect("the second key fits");
+    assert_eq!(opened, [format!("/dev/mapper/luks-{uuid}")]);
+    assert_eq!(guest.lvs().expect("volumes"), ["/dev/vg/root"]);
+    guest.mount(Mountable::new("/dev/vg/root"), GuestPath::new("/")).expect("it mounts");
+    assert_eq!(guest.read_file(GuestPath::new("/f")).expect("it is there"), b"innermost");
+    let (_, volume) = guest
+        .block_devices()
+        .expect("devices")
+        .into_iter()
+        .find(|(name, _)| name == "/dev/vg/root")
+        .expect("the volume");
+    let mut bytes = vec![0; usize::try_from(volume.size()).expect("it is small")];
+    volume.read_at(0, &mut bytes).expect("it can be read");
+    let copy = dir.path().join("root.img");
+    fs::write(&copy, bytes).expect("there is room");
+    run_ok("e2fsck", ["-fn", text(&copy)]);
+}
+
+#[test]
+fn groups_and_arrays_that_are_made_are_what_their_tools_expect() {
+    let dir = tempdir();
+    let images: Vec<_> = (0..4).map(|at| disk(dir.path(), &format!("{at}.img"), 32)).collect();
+    let mut guest = open(&images);
+    guest
+        .md_create("data", &["/dev/sda".into(), "/dev/sdb".into()], None, None, None, None, None)
+        .expect("an array");
+    assert_eq!(guest.list_md_devices().expect("arrays"), ["/dev/md127"]);
+    let detail = guest.md_detail(device("/dev/md/data")).expect("its details");
+    for row in [("level", "raid1"), ("devices", "2"), ("devname", "data"), ("device_dev_sda_role", "0")] {
+        assert!(detail.iter().any(|(key, value)| (key == row.0) && (value == row.1)), "{detail:?}");
+    }
+    let members = guest.md_stat(device("/dev/md127")).expect("its members");
+    assert_eq!(
+        members.iter().map(|m| m.mdstat_device.as_str()).collect::<Vec<_>>(),
+        ["/dev/sdb", "/dev/sda"]
+    );
+    guest.vgcreate("one", &["/dev/md127".into()]).expect("a group on the array");
+    guest.vgcreate("two", &["/dev/sdc".into(), "/dev/sdd".into()]).expect("a group");
+    guest.lvcreate_free("striped", "two", 50, Some(2), None).expect("a striped volume");
+    guest.lvcreate("inner", "one", 4, None, None).expect("a volume on the array");
+    let busy = refused(guest.md_stop(device("/dev/md127")));
+    assert!(busy.contains("/dev/one/inner stands on it"), "{busy}");
+    assert!(refused(guest.vgcreate("two", &[])).contains("two"));
+    assert!(refused(guest.vgcreate("sda", &["/dev/md127".into()])).contains("something else"));
+    assert!(refused(guest.lvcreate("big", "one", 1000, None, None)).contains("free extents"));
+    assert!(refused(guest.lvcreate("none", "one", 0, None, None)).contains("at least 1"));
+    assert_eq!(
+        guest.lvs().expect("volumes"),
+        ["/dev/one/inner", "/dev/two/striped"],
+        "what is refused changes nothing"
+    );
+    guest.commit().expect("the images can be written");
+    drop(guest);
+    let said = run_ok("mdadm", ["--examine", text(&images[0])]);
+    assert!(said.contains("raid1") && said.contains("Checksum") && said.contains("correct"), "{said}");
+    let said = run_ok("pvck", ["--config", "devices/scan_lvs=0", "--dump", "metadata", text(&images[2])]);
+    assert!(said.contains("striped"), "{said}");
+}
+
+#[test] // What a missing disk takes away is told by name, and the rest goes on.
+fn missing_physical_volumes_are_named() {
+    let case = testkit::volumes::case("lvm-striped");
+    let guest = open(&case.disks[..1]);
+    let volumes = guest.pvs_full().expect("physical volumes");
+    assert!(volumes.iter().any(|volume| volume.pv_name == "[unknown]"), "{volumes:?}");
+    let group = &guest.vgs_full().expect("groups")[0];
+    assert_eq!(group.vg_attr.as_bytes()[3], b'p');
+    let lv =
+        guest.lvs().expect("volumes").into_iter().find(|lv| guest.blockdev_getsize64(device(lv)).is_err());
+    let lv = lv.expect("a volume that lacks a part");
+    let error = refused(guest.blockdev_getsize64(device(&lv)));
+    assert!(error.contains("missing") || error.contains("not here"), "{error}");
+}
+
+#[test] // As ldmtool names them.
+fn dynamic_disks_are_listed_as_ldmtool_lists_them() {
+    let case = testkit::volumes::case("ldm-2008r2");
+    let mut guest = open(&case.disks);
+    let groups = guest.ldmtool_scan().expect("groups");
+    let [group] = groups.as_slice() else { panic!("{groups:?}") };
+    assert_eq!(guest.ldmtool_scan_devices(&["/dev/sda".into()]).expect("groups"), groups);
+    let name = guest.ldmtool_diskgroup_name(group).expect("a name");
+    for volume in guest.ldmtool_diskgroup_volumes(group).expect("volumes") {
+        let listed = format!("/dev/mapper/ldm_vol_{name}_{volume}");
+        assert!(guest.list_ldm_volumes().expect("volumes").contains(&listed), "{listed}");
+        assert!(!guest.ldmtool_volume_partitions(group, &volume).expect("partitions").is_empty());
+        assert!(!guest.ldmtool_volume_type(group, &volume).expect("a type").is_empty());
+    }
+    assert!(!guest.ldmtool_diskgroup_disks(group).expect("disks").is_empty());
+    guest.ldmtool_remove_all().expect("nothing is in use");
+    assert_eq!(guest.list_ldm_volumes().expect("volumes"), Vec::<String>::new());
+    guest.ldmtool_create_all().expect("they come back");
+    assert!(!guest.list_ldm_volumes().expect("volumes").is_empty());
+    assert!(refused(guest.ldmtool_diskgroup_name("nope")).contains("nope"));
+}
