@@ -4,6 +4,7 @@
 mod loopmount;
 mod luks;
 mod measure;
+mod raid;
 mod writing;
 
 use std::ffi::OsString;
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
     }
 
     luks::measure(&mut rows, dir.path())?;
+    raid::measure(&mut rows)?;
 
     println!("| what | vmcraft | other | ratio | bar |");
     println!("|---|---|---|---|---|");
