@@ -7,6 +7,7 @@ mod devices;
 mod drives;
 mod examples;
 mod file_flags;
+mod kernel_volumes;
 mod looking;
 mod making;
 mod mounting;
