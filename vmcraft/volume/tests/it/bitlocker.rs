@@ -167,18 +167,18 @@ fn partly_encrypted_volume_is_read_and_not_written() {
 
 /// What the rest of a volume's metadata is at, in its blocks.
 mod at {
-    pub const SIZE: usize = 0x08;
-    pub const VERSION: usize = 0x0a;
-    pub const STATE: usize = 0x0c;
-    pub const ENCRYPTED_BYTES: usize = 0x10;
-    pub const LOG_BYTES: usize = 0x18;
-    pub const MOVED_SECTORS: usize = 0x1c;
-    pub const MOVED_TO: usize = 0x38;
-    pub const ENTRIES_START: usize = 0x48;
-    pub const ENTRIES_END: usize = 0x4c;
-    pub const NONCE: usize = 0x60;
-    pub const METHOD: usize = 0x64;
-    pub const FIRST_ENTRY: usize = 0x70;
+    pub(super) const SIZE: usize = 0x08;
+    pub(super) const VERSION: usize = 0x0a;
+    pub(super) const STATE: usize = 0x0c;
+    pub(super) const ENCRYPTED_BYTES: usize = 0x10;
+    pub(super) const LOG_BYTES: usize = 0x18;
+    pub(super) const MOVED_SECTORS: usize = 0x1c;
+    pub(super) const MOVED_TO: usize = 0x38;
+    pub(super) const ENTRIES_START: usize = 0x48;
+    pub(super) const ENTRIES_END: usize = 0x4c;
+    pub(super) const NONCE: usize = 0x60;
+    pub(super) const METHOD: usize = 0x64;
+    pub(super) const FIRST_ENTRY: usize = 0x70;
 }
 
 /// Where the blocks of an image of Windows 7 or later are.
