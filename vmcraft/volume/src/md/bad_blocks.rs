@@ -67,7 +67,10 @@ mod tests {
         // Of what begins before the data, only what is in the data counts.
         assert_eq!(ranges, [0..512, 6 * 512..16 * 512, 46 * 512..48 * 512]);
         let coarse = BadBlockArea { shift: 3, ..AREA };
-        assert_eq!(decode(&log(&[2 << 10 | 1]), coarse, 0).unwrap(), [8192..12288]);
+        assert_eq!(
+            decode(&log(&[2 << 10 | 1, 9 << 10 | 1]), coarse, 0).unwrap(),
+            [8192..12288, 36864..40960]
+        );
     }
 
     #[test]

@@ -88,8 +88,6 @@ pub(super) struct Superblock {
     pub(super) data_start: u64,
     pub(super) data_bytes: u64,
     pub(super) events: u64,
-    /// Seconds since 1970.
-    pub(super) updated: u64,
     /// The member's number in the array's list, which its role stands beside.
     pub(super) number: u32,
     pub(super) device_uuid: Option<[u8; 16]>,

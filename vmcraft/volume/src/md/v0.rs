@@ -166,7 +166,6 @@ pub(super) fn decode(bytes: Vec<u8>, at: u64) -> Result<Option<Superblock>> {
         data_start: 0,
         data_bytes: at,
         events,
-        updated: raw.utime.get().into(),
         number,
         device_uuid: None,
         roles,

@@ -196,7 +196,6 @@ pub(super) fn decode(metadata: Metadata, bytes: Vec<u8>, at: u64, size: u64) -> 
         data_start,
         data_bytes,
         events: raw.events.get(),
-        updated: raw.utime.get() & 0xff_ffff_ffff,
         number: raw.dev_number.get(),
         device_uuid: Some(raw.device_uuid),
         roles,

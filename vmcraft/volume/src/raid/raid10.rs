@@ -86,7 +86,7 @@ impl Raid10 {
                 // As Linux has it: the last set's first member still rotates by the length of the others.
                 let set = copy / self.set;
                 copy += self.near;
-                copy = if members % self.set != 0 && copy > last_set {
+                copy = if !members.is_multiple_of(self.set) && copy > last_set {
                     last_set + (copy - last_set) % last_len
                 } else {
                     set * self.set + copy % self.set

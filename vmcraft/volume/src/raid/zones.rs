@@ -68,7 +68,7 @@ impl Zones {
         // array less than its zones hold.
         let size = usable
             .iter()
-            .map(|usable| (usable / SECTOR & !(chunk / SECTOR).saturating_sub(1)) * SECTOR)
+            .map(|usable| ((usable / SECTOR) & !(chunk / SECTOR).saturating_sub(1)) * SECTOR)
             .sum();
         Ok(Self { zones, chunk, order, size })
     }

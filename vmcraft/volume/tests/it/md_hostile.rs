@@ -117,7 +117,11 @@ fn halves_that_diverged_are_named() {
     let write_alone = |index: usize, times: usize| {
         let alone = vec![fixture.devices(&[])[index].clone()];
         for _ in 0..times {
-            only(&alone).open().expect("open").write_at(0, &[index as u8 + 1]).expect("written");
+            only(&alone)
+                .open()
+                .expect("open")
+                .write_at(0, &[if index == 0 { 1 } else { 2 }])
+                .expect("written");
         }
         alone.into_iter().next().expect("one")
     };

@@ -284,7 +284,8 @@ fn new_arrays_that_cannot_be_are_refused() {
         change(&mut new);
         create(&new).expect_err("refused").to_string()
     };
-    let all: [(&dyn Fn(&mut NewArray), Level, &str); 11] = [
+    type Refused<'a> = (&'a dyn Fn(&mut NewArray), Level, &'a str);
+    let all: [Refused<'_>; 11] = [
         (&|new| new.members.truncate(3), Level::Raid6, "3 members"),
         (&|new| new.members[2] = None, Level::Raid0, "too few"),
         (&|new| new.members[2] = None, Level::Raid6, "with one missing"),
