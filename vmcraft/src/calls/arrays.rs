@@ -117,7 +117,7 @@ impl Guest {
                 missing.count_ones()
             )));
         }
-        let is_missing = |place: usize| place < 64 && missing >> place & 1 == 1;
+        let is_missing = |place: usize| place < 64 && (missing >> place) & 1 == 1;
         if (places..64).any(is_missing) {
             return Err(Error::Usage("missingbitmap: only members can be missing".into()));
         }

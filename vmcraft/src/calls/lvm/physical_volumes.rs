@@ -100,7 +100,7 @@ impl Guest {
     /// ```
     pub fn pvremove(&mut self, device: &DeviceName) -> Result<()> {
         let name = self.physical_volume(device)?.member.name.clone();
-        self.change_lvm(&[name.clone()], |lvm, _| lvm.remove_physical_volume(&name))
+        self.change_lvm(std::slice::from_ref(&name), |lvm, _| lvm.remove_physical_volume(&name))
     }
 
     /// Make a physical volume as large as its device
@@ -131,7 +131,9 @@ impl Guest {
     /// ```
     pub fn pvchange_uuid(&mut self, device: &DeviceName) -> Result<()> {
         let name = self.physical_volume(device)?.member.name.clone();
-        self.change_lvm(&[name.clone()], |lvm, author| lvm.renew_physical_volume_uuid(&name, author))
+        self.change_lvm(std::slice::from_ref(&name), |lvm, author| {
+            lvm.renew_physical_volume_uuid(&name, author)
+        })
     }
 
     /// Give all physical volumes random UUIDs
@@ -148,7 +150,9 @@ impl Guest {
 impl Guest {
     fn resize_physical_volume(&mut self, device: &DeviceName, bytes: Option<u64>) -> Result<()> {
         let name = self.physical_volume(device)?.member.name.clone();
-        self.change_lvm(&[name.clone()], |lvm, author| lvm.resize_physical_volume(&name, bytes, author))
+        self.change_lvm(std::slice::from_ref(&name), |lvm, author| {
+            lvm.resize_physical_volume(&name, bytes, author)
+        })
     }
 }
 
