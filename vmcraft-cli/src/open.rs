@@ -65,7 +65,13 @@ impl GuestOptions {
     pub(crate) fn launch(&self, guest: &mut Guest) -> Result<()> {
         trace(guest, &"launch");
         guest.launch().map_err(|e| Error::call("launch", e))?;
+        // What is missing now may come to light when encrypted devices are opened.
+        let mounted = self.mount_what_is_said(guest);
         report_warnings(guest);
+        mounted
+    }
+
+    fn mount_what_is_said(&self, guest: &mut Guest) -> Result<()> {
         self.fill_prepared(guest)?;
         if self.inspector {
             trace(guest, &"inspect-os");
@@ -83,7 +89,6 @@ impl GuestOptions {
         for mount in &self.mounts {
             self.mount(guest, mount)?;
         }
-        report_warnings(guest);
         Ok(())
     }
 

@@ -48,7 +48,9 @@ pub struct Guest {
     pub(crate) guessed_formats: BTreeSet<usize>,
     /// The devices that were marked as read-only, by their canonical names.
     pub(crate) write_protected: BTreeSet<String>,
-    /// What was said of the volumes already.
+    /// What is to be said of the volumes as they are now.
+    stack_warnings: Vec<String>,
+    /// What was said of them already.
     said: BTreeSet<String>,
     /// What opens encrypted devices.
     pub(crate) keys: Keys,
@@ -88,6 +90,7 @@ impl Guest {
             transaction: None,
             guessed_formats: BTreeSet::new(),
             write_protected: BTreeSet::new(),
+            stack_warnings: Vec::new(),
             said: BTreeSet::new(),
             keys: Keys::default(),
             changes: 0,
@@ -172,7 +175,11 @@ impl Guest {
 
     /// Takes what the user should know and no error said, such as a partition table's bad header.
     pub fn take_warnings(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.warnings)
+        let mut warnings = std::mem::take(&mut self.warnings);
+        // Each is said once, however often the stack is built. What an earlier stack lacked is not said.
+        let of_stack = self.stack_warnings.iter().filter(|warning| self.said.insert((*warning).clone()));
+        warnings.extend(of_stack.cloned());
+        warnings
     }
 
     /// The mounted tree.
@@ -261,9 +268,7 @@ impl Guest {
     /// Looks for volumes on the disks anew.
     pub(crate) fn rescan(&mut self) {
         let Some(disks) = &self.disks else { return };
-        let warnings = self.stack.rescan(disks);
-        // What has been said stays said.
-        self.warnings.extend(warnings.into_iter().filter(|warning| self.said.insert(warning.clone())));
+        self.stack_warnings = self.stack.rescan(disks);
         let names: Vec<_> = self.stack.volumes().iter().flat_map(Volume::names).collect();
         for name in names {
             self.vfs.refuse_changes_above(&self.stack.all_below(&name), name);
@@ -314,6 +319,7 @@ impl Guest {
         self.transaction = None;
         self.guessed_formats.clear();
         self.write_protected.clear();
+        self.stack_warnings.clear();
         self.said.clear();
         self.drives.clear();
     }

@@ -360,7 +360,11 @@ impl Session {
             report::trace(&trace::result(call.name, &result));
         }
         let value = result.map_err(|e| Error::call(call.name, e))?;
-        self.print(call, &value)
+        self.print(call, &value)?;
+        if call.name == "launch" && !self.options.guest.keys.is_empty() {
+            self.guest.open_encrypted()?;
+        }
+        Ok(())
     }
 
     fn print(&mut self, call: &Call, value: &Value) -> Result<()> {

@@ -63,7 +63,8 @@ impl Guest {
                 Ok(Some(signature)) => signature.kind,
                 Ok(None) | Err(_) => "unknown",
             };
-            if !kind.ends_with("_member") && !ENCRYPTED.contains(&kind) {
+            let is_container = self.stack.container(&name).is_some();
+            if !is_container && !kind.ends_with("_member") && !ENCRYPTED.contains(&kind) {
                 rows.push((name.into(), kind.into()));
             }
         }

@@ -214,7 +214,8 @@ pub fn probe(device: &dyn BlockDevice) -> Result<Option<Signature>> {
 }
 
 /// Recognises what makes a device a member of a volume, or encrypted; `None` if it is nothing of that
-/// kind. It gives what [`probe`] gives for such a device, and takes fewer reads.
+/// kind. It gives what [`probe`] gives for such a device, and takes fewer reads; but a member of a Linux RAID
+/// may be of any size.
 ///
 /// # Errors
 /// The device could not be read.
@@ -226,7 +227,8 @@ pub fn probe_container(device: &dyn BlockDevice) -> Result<Option<Signature>> {
     let is_tiny = reader.size() <= TINY_BYTES;
     for format in FORMATS {
         let is_wanted = match format.usage {
-            Usage::Raid => !is_tiny,
+            // mdadm takes small members, too, and to write to one alone would part it from the others.
+            Usage::Raid => !is_tiny || format.kind == raid::LINUX_RAID.kind,
             Usage::Crypto => true,
             Usage::FileSystem | Usage::Other => false,
         };
