@@ -1,6 +1,7 @@
 //! What the kernel's own LVM, md and dm-crypt made is found under the same names, and read as the kernel
 //! reads it.
 
+use testkit::appliance::{Disk, run_ok};
 use testkit::volumes::{Case, Device, case, names};
 use vmcraft::value::Value;
 use vmcraft::{DriveOptions, Guest, Key};
@@ -84,4 +85,59 @@ fn arrays_read_as_the_kernel_reads_them() {
 #[test]
 fn stacks_read_as_the_kernel_reads_them() {
     compare("stack-");
+}
+
+/// Writes the same pieces into each device: across stripes, and not on their borders.
+fn write_everywhere(guest: &mut Guest, case: &Case) {
+    for device in case.devices.iter().filter(|device| device.sha256.is_some()) {
+        let name = name_of(device);
+        for (offset, len) in [(1000, 3), (4096, 70_000), (device.size / 2 - 700, 1500), (device.size - 5, 5)]
+        {
+            let content: Vec<u8> = (0..len).map(|n: u32| b'a' + u8::try_from(n % 23).unwrap_or(0)).collect();
+            let offset = i64::try_from(offset).expect("the devices are small");
+            guest
+                .pwrite_device(name.as_str().into(), &content, offset)
+                .unwrap_or_else(|e| panic!("{}: {name}: {e}", case.name));
+        }
+    }
+}
+
+#[test] // The kernel reads what was written, and finds copies and parity right.
+fn the_kernel_reads_what_was_written() {
+    if !testkit::long_suites("starting a kernel for each case takes minutes") {
+        return;
+    }
+    for name in ["lvm-striped", "lvm-raid5", "md-two"] {
+        let case = case(name);
+        let mut guest = launched(&case);
+        write_everywhere(&mut guest, &case);
+        let expected: Vec<String> = case
+            .devices
+            .iter()
+            .map(|device| match call(&mut guest, &["checksum-device", "sha256", &name_of(device)]) {
+                Ok(Value::String(sum)) => format!("{sum}  {}\n", device.name),
+                other => panic!("{name}: {}: {other:?}", device.name),
+            })
+            .collect();
+        guest.shutdown().unwrap_or_else(|e| panic!("{name}: {e}"));
+        drop(guest);
+
+        let disks: Vec<_> = case.disks.iter().map(|disk| Disk::kept(disk)).collect();
+        let devices: Vec<_> = case.devices.iter().map(|device| device.name.as_str()).collect();
+        let script = format!(
+            "mdadm --assemble --scan --auto=yes --run >&2 || true
+             if vgs vg >/dev/null 2>&1; then vgck vg; vgchange -q -ay vg >&2; fi
+             for md in /sys/block/md*/md; do
+                 [ ! -e $md/sync_action ] || {{ mdadm --readwrite /dev/$(basename ${{md%/md}}) >&2 || true; echo check > $md/sync_action; settle; [ \"$(cat $md/mismatch_cnt)\" = 0 ]; }}
+             done
+             for lv in $(lvs --noheadings -o vg_name,lv_name,segtype 2>/dev/null | awk '$3 ~ /^raid[1456]/ {{ print $1 \"/\" $2 }}'); do
+                 lvchange --syncaction check $lv >&2
+                 while [ \"$(lvs --noheadings -o raid_sync_action $lv | tr -d ' ')\" != idle ]; do sleep 0.2; done
+                 [ \"$(lvs --noheadings -o raid_mismatch_count $lv | tr -d ' ')\" = 0 ] || {{ echo $lv differs >&2; exit 1; }}
+             done
+             sha256sum {}",
+            devices.join(" ")
+        );
+        assert_eq!(run_ok(&disks, &script), expected.concat(), "{name}");
+    }
 }
