@@ -99,6 +99,9 @@ impl Geometry {
             }
             Layout::Mirrored => Ok((Map::Mirror { members }, smallest)),
             Layout::Raid10(raid10) => {
+                if raid10.copies() == 0 {
+                    return Err(refused("RAID-10 with no copies"));
+                }
                 need(raid10.copies())?;
                 let member_chunks = smallest / chunk;
                 let stride = raid10.stride(members, member_chunks)?;

@@ -327,3 +327,12 @@ fn shapes_that_cannot_be_are_refused() {
     assert!(refused(Layout::Raid10(Raid10::near(1, 1900)), 1, vec![u64::MAX; 1900]).contains("overflow"));
     assert!(refused(Layout::Mirrored, 0, vec![]).contains("0 members"));
 }
+
+#[test] // Metadata of LVM can ask for no copies at all.
+fn raid10_without_copies_is_refused() {
+    for raid10 in [Raid10::near(0, 4), Raid10 { far: 0, ..Raid10::near(2, 4) }] {
+        let geometry =
+            Geometry { layout: Layout::Raid10(raid10), chunk_bytes: 4096, member_bytes: vec![1 << 20; 4] };
+        assert!(geometry.array_bytes().unwrap_err().to_string().contains("no copies"));
+    }
+}
