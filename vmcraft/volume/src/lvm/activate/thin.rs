@@ -1,5 +1,6 @@
 //! Thin pools and their volumes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Opener;
@@ -17,6 +18,15 @@ pub(super) fn open(
     external_origin: Option<&str>,
 ) -> Result<Content> {
     let name = pool;
+    if let Some(origin) = external_origin
+        && stands_on(opener, origin, name)
+    {
+        // Linux would wait for itself, too.
+        return Err(Error::Refused(format!(
+            "the external origin {origin} of a volume of the thin pool {}/{name} is itself in that pool",
+            opener.group.name()
+        )));
+    }
     let pool = open_pool(opener, name)?;
     let origin = external_origin.map(|origin| opener.volume(origin)).transpose()?;
     let device = u32::try_from(device_id)
@@ -24,6 +34,25 @@ pub(super) fn open(
         .and_then(|id| pool.volume(id, opener.bytes(segment.extent_count), origin))
         .map_err(|error| in_pool(opener, name, error))?;
     Ok(Content::Device { device, offset: 0 })
+}
+
+/// Whether a volume is made of a pool, be it by way of the origin that it is a snapshot of.
+fn stands_on(opener: &Opener<'_>, name: &str, pool: &str) -> bool {
+    let metadata = &opener.group.metadata;
+    let mut seen = HashSet::new();
+    let mut next = vec![name];
+    while let Some(name) = next.pop() {
+        if name == pool {
+            return true;
+        }
+        if !seen.insert(name) {
+            continue;
+        }
+        let own = opener.volumes.get(name).into_iter().flat_map(|lv| &lv.segments);
+        next.extend(own.flat_map(Segment::volumes));
+        next.extend(metadata.snapshots().filter(|(_, _, cow)| *cow == name).map(|(_, origin, _)| origin));
+    }
+    false
 }
 
 /// Opens a pool once for all of its volumes.

@@ -175,6 +175,42 @@ fn a_transaction_that_lvm_does_not_expect_is_named() {
     assert!(error.contains("thin pool vg/pool: its metadata is of transaction"), "{error}");
 }
 
+/// Replaces a text in the metadata of LVM by another one as long, with checksums that fit.
+fn change_lvm_text(disk: &mut [u8], from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    let sum = |bytes: &[u8]| {
+        let mut crc = crc32fast::Hasher::new_with_initial(!0xf597_a6cf);
+        crc.update(bytes);
+        (!crc.finalize()).to_le_bytes()
+    };
+    // Where `pvcreate` puts the area, and where that has its text.
+    let area = &mut disk[4096..];
+    let place = |at: usize| usize::try_from(le64(area, at)).unwrap();
+    let text = place(40)..place(40) + place(48);
+    let at = area[text.clone()].windows(from.len()).position(|part| part == from.as_bytes());
+    let at = text.start + at.expect("the text is there");
+    area[at..at + from.len()].copy_from_slice(to.as_bytes());
+    let text_sum = sum(&area[text]);
+    area[56..60].copy_from_slice(&text_sum);
+    let header_sum = sum(&area[4..512]);
+    area[..4].copy_from_slice(&header_sum);
+}
+
+#[test] // It would wait for itself when a block is copied from the origin.
+fn external_origin_in_the_same_pool_is_refused() {
+    let case = volumes::case("lvm-thin");
+    let mut disks: Vec<_> = case.disks.iter().map(|disk| std::fs::read(disk).unwrap()).collect();
+    for disk in &mut disks {
+        change_lvm_text(disk, "external_origin = \"origin\"", "external_origin = \"sparse\"");
+    }
+    let member = |(n, bytes)| Member { name: format!("disk {n}"), device: memory(bytes) };
+    let found = lvm::scan(&disks.into_iter().enumerate().map(member).collect::<Vec<_>>());
+    let group = found.group("vg").unwrap();
+    let error = message(group.open("external"));
+    assert!(error.contains("the external origin sparse of a volume of the thin pool vg/pool"), "{error}");
+    assert!(group.open("thin").is_ok());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test] // Bytes changed anywhere in what is used, with checksums that fit.
