@@ -146,11 +146,13 @@ impl Array {
         if !self.state.is_clean {
             raid = raid.with_untrusted_parity();
         }
-        let is_complete = self.missing.is_empty()
-            && !self
-                .members
-                .iter()
-                .any(|member| matches!(member.state, MemberState::Rebuilding | MemberState::Replacing));
+        // Where a replacement stands in, the member that it replaces may come back: it counts as missing.
+        let is_incomplete = |member: &ArrayMember| match member.state {
+            MemberState::Rebuilding | MemberState::Replacing => true,
+            MemberState::Active => member.superblock.is_replacement,
+            _ => false,
+        };
+        let is_complete = self.missing.is_empty() && !self.members.iter().any(is_incomplete);
         let record = if is_complete {
             None
         } else {

@@ -180,3 +180,45 @@ fn stale_members_are_left_out_and_named() {
         }
     }
 }
+
+/// Where the superblock of metadata 1.2 is.
+const SUPERBLOCK: usize = 4096;
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[SUPERBLOCK + at..][..4].try_into().unwrap())
+}
+
+fn events(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes[SUPERBLOCK + 0xc8..][..8].try_into().unwrap())
+}
+
+#[test] // The member that was replaced may come back, and must not be taken for one with all that was written.
+fn writing_by_way_of_a_replacement_counts_events() {
+    let mut fixture = fixture("raid1-1.2");
+    // The second member becomes a replacement that is complete, for one that is not there.
+    let superblock = &mut fixture.members[1][SUPERBLOCK..];
+    superblock[8] |= 16;
+    superblock[0xd8..0xdc].fill(0);
+    let len =
+        256 + 2 * usize::try_from(u32::from_le_bytes(superblock[0xdc..0xe0].try_into().unwrap())).unwrap();
+    let words = superblock[..len].chunks_exact(4);
+    let mut sum: u64 = words.map(|word| u64::from(u32::from_le_bytes(word.try_into().unwrap()))).sum();
+    sum += superblock[len - len % 4..len].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+    sum = (sum & 0xffff_ffff) + (sum >> 32);
+    superblock[0xd8..0xdc].copy_from_slice(&u32::try_from(sum).unwrap().to_le_bytes());
+    assert_eq!(word(&fixture.members[1], 8) & 16, 16);
+
+    let members = fixture.devices(&[]);
+    let array = only(&members);
+    assert_eq!((array.members[1].role, &array.members[1].state), (Some(1), &MemberState::Active));
+    let before = events(&fixture.members[0]);
+    array.open().unwrap().write_at(0, &[7; 512]).unwrap();
+    for member in &members {
+        assert!(events(&content(&*member.device)) >= before + 2, "{}", member.name);
+    }
+    let again = only(&members);
+    assert_eq!(again.warnings, [""; 0]);
+    let mut read = [0; 512];
+    again.open().unwrap().read_at(0, &mut read).unwrap();
+    assert_eq!(read, [7; 512]);
+}
