@@ -1,6 +1,6 @@
 //! Which extents are free, and choosing among them.
 
-use crate::lvm::{Metadata, Segment};
+use crate::lvm::{Metadata, Segment, SegmentKind};
 use crate::{Error, Result};
 
 /// A run of extents on a physical volume.
@@ -26,6 +26,18 @@ impl Metadata {
     /// How many extents of a physical volume logical volumes have.
     pub fn allocated_extents(&self, pv: &str) -> u64 {
         self.used_runs(pv).iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
+    }
+
+    /// Refuses where it is not known which extents are in use: segments of unknown types may have some.
+    pub(super) fn check_allocations(&self) -> Result<()> {
+        let mut segments = self.logical_volumes.iter().flat_map(|lv| &lv.segments);
+        match segments.find(|segment| segment.kind == SegmentKind::Unknown) {
+            None => Ok(()),
+            Some(segment) => Err(Error::Unsupported(format!(
+                "giving away extents of volume group {}, which has segments of type {}",
+                self.name, segment.type_name
+            ))),
+        }
     }
 
     /// How many extents a physical volume must have to hold what it holds.

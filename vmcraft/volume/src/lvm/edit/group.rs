@@ -164,6 +164,7 @@ impl Lvm {
     /// `Refused` if a logical volume has extents there, or no physical volume would be left.
     pub fn reduce_group(&mut self, group: &str, devices: &[&str], author: &mut Author<'_>) -> Result<()> {
         let vg = self.changeable(group)?;
+        vg.metadata.check_allocations()?;
         let mut draft = vg.draft();
         let mut removed = Vec::new();
         for device in devices {

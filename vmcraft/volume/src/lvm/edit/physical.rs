@@ -143,6 +143,9 @@ impl Lvm {
         let entry = vg.metadata.physical_volumes.iter().find(|entry| entry.uuid == pv.label.uuid);
         let entry = entry.ok_or_else(|| Error::Refused(format!("{device} is not in its volume group")))?;
         let pe_count = extents_of(&label, size, entry.pe_start, vg.metadata.extent_size);
+        if pe_count < entry.pe_count {
+            vg.metadata.check_allocations()?;
+        }
         let used = vg.metadata.last_used_extent(&entry.id);
         if pe_count < used {
             return Err(Error::Refused(format!(

@@ -78,6 +78,7 @@ impl Lvm {
         let uuid = LvmUuid::generate(author.random);
         let vg = self.changeable(group)?;
         let metadata = &vg.metadata;
+        metadata.check_allocations()?;
         check_new_volume_name(metadata, new.name)?;
         let visible = vg.visible_volumes().count() as u64;
         if metadata.max_lv > 0 && visible >= metadata.max_lv {
@@ -176,6 +177,7 @@ impl Lvm {
         if is_thin {
             resize_thin(section, lv, extents)?;
         } else if extents > old {
+            metadata.check_allocations()?;
             let added = match size {
                 Size::Bytes(_) => (extents - old).next_multiple_of(stripes),
                 Size::PercentFree(_) => (extents - old) / stripes * stripes,

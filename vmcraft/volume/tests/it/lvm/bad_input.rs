@@ -369,6 +369,20 @@ fn sizes_that_overflow_are_survived() {
     assert!(open_error(&lvm, "a").contains("beyond the 3 extents"));
 }
 
+#[test] // What is not understood may have extents, which must not be given to others.
+fn extents_of_unknown_segments_are_not_free() {
+    let mut disks = Disks::new(2);
+    disks.forge_all(|text| replaced(&text, "type = \"striped\"", "type = \"striped/FUTURE\""));
+    let mut lvm = disks.scan();
+    assert!(open_error(&lvm, "first").contains("segments of type striped/FUTURE"));
+    let why = "giving away extents of volume group vg, which has segments of type striped/FUTURE";
+    assert!(change_error(&mut lvm).contains(why));
+    let smaller = with_author(|author| lvm.resize_physical_volume("/dev/sda", Some(6 << 20), author));
+    assert!(smaller.unwrap_err().to_string().contains(why));
+    let reduced = with_author(|author| lvm.reduce_group("vg", &["/dev/sdb"], author));
+    assert!(reduced.unwrap_err().to_string().contains(why));
+}
+
 #[test] // What was there before does not come to light again in a new volume.
 fn new_volumes_hold_nothing_that_is_recognised() {
     let mut disks = Disks::new(1);
