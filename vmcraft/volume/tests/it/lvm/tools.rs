@@ -43,8 +43,8 @@ impl Tools {
     pub(super) fn run(&self, arguments: &[&str]) -> Output {
         let accept: Vec<String> = self.loops.iter().map(|l| format!("\"a|^{}$|\"", l.0)).collect();
         let config = format!(
-            "devices {{ use_devicesfile=0 scan_lvs=0 obtain_device_list_from_udev=0 filter=[{},\"r|.*|\"] }} \
-             activation {{ udev_sync=0 udev_rules=0 }} global {{ use_lvmpolld=0 }} backup {{ backup=0 archive=0 }}",
+            "devices {{ use_devicesfile=0 hints=\"none\" scan_lvs=0 obtain_device_list_from_udev=0 \
+             filter=[{},\"r|.*|\"] }} activation {{ udev_sync=0 udev_rules=0 }} global {{ use_lvmpolld=0 }} backup {{ backup=0 archive=0 }}",
             accept.join(",")
         );
         let mut command = Command::new(testkit::require("lvm"));
@@ -53,7 +53,9 @@ impl Tools {
             command.args(["--driverloaded", "n"]); // there is no device mapper to talk to
         }
         command.args(["--config", &config]).args(&arguments[1..]);
-        command.env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1").env("LVM_SYSTEM_DIR", "/nonexistent");
+        command.env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1");
+        // No directory at all: one that is not there would be made.
+        command.env("LVM_SYSTEM_DIR", "");
         command.output().expect("lvm runs")
     }
 
