@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use vmcraft_block::image::{self, OpenOptions};
 use vmcraft_block::{
@@ -58,6 +59,13 @@ impl BlockDevice for Watched {
 fn open(path: &str, read_only: bool) -> vmcraft_block::Result<Arc<dyn BlockDevice>> {
     let options =
         OpenOptions { format: Some("raw".parse().expect("a format")), read_only, ..OpenOptions::default() };
+    // A process that another test starts has all our files open until it is another program.
+    for _ in 0..100 {
+        match image::open(path, &options) {
+            Err(vmcraft_block::Error::InUse { .. }) => std::thread::sleep(Duration::from_millis(20)),
+            opened => return Ok(opened?.device),
+        }
+    }
     Ok(image::open(path, &options)?.device)
 }
 
