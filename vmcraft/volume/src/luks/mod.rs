@@ -1,7 +1,7 @@
 //! LUKS1 and LUKS2: what `cryptsetup` makes, opened, changed and made.
 //!
 //! A header has key slots, each of which holds the volume's key, encrypted with a key that is made of a passphrase.
-//! [`Luks::read`] reads the header, [`Luks::unlock`] opens the volume as a device, [`format`] makes a new volume, and
+//! [`Luks::read`] reads the header, [`Luks::unlock`] opens the volume as a device, [`format()`] makes a new volume, and
 //! the methods in `manage.rs` change the slots. All randomness comes from the caller.
 //!
 //! Not opened, and refused by name: authenticated encryption (integrity), a reencryption that is not finished, and
