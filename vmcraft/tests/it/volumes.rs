@@ -8,7 +8,7 @@ use serde_json::Value;
 use testkit::{run_ok, tempdir};
 use vmcraft::{DeviceName, DriveOptions, Guest, GuestPath, Key, Mountable};
 
-use crate::drives::{disk, text};
+use crate::drives::{call, disk, text};
 
 fn open<P: AsRef<Path>>(images: &[P]) -> Guest {
     let mut guest = Guest::new();
@@ -226,4 +226,17 @@ fn dynamic_disks_are_listed_as_ldmtool_lists_them() {
     guest.ldmtool_create_all().expect("they come back");
     assert!(!guest.list_ldm_volumes().expect("volumes").is_empty());
     assert!(refused(guest.ldmtool_diskgroup_name("nope")).contains("nope"));
+}
+
+#[test] // A pool takes its volumes along, and an origin its snapshots.
+fn a_volume_is_not_removed_while_what_goes_with_it_is_mounted() {
+    let case = testkit::volumes::case("lvm-thin");
+    let mut guest = open(&case.disks);
+    call(&mut guest, &["mkfs", "ext2", "/dev/vg/empty"]).expect("a file system");
+    call(&mut guest, &["mount", "/dev/vg/empty", "/"]).expect("it mounts");
+    let error = refused(guest.lvremove(device("/dev/vg/pool")));
+    assert!(error.contains("/dev/vg/empty is mounted on /"), "{error}");
+    call(&mut guest, &["umount", "/"]).expect("it is mounted");
+    guest.lvremove(device("/dev/vg/pool")).expect("nothing is in the way");
+    assert_eq!(guest.lvs().expect("a list"), ["/dev/vg/origin"]);
 }

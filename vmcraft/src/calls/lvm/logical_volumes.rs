@@ -4,6 +4,7 @@ use vmcraft_macros::api;
 use vmcraft_volume::lvm::{LogicalVolume, NewVolume, SegmentKind, Size, VolumeGroup};
 
 use super::physical_volumes::count;
+use super::volume_error;
 use crate::value::record;
 use crate::{DeviceName, Error, Guest, Result};
 
@@ -201,14 +202,17 @@ impl Guest {
         let text = device.to_string();
         let group = text.strip_prefix("/dev/").unwrap_or(&text);
         let is_group = self.group_names()?.iter().any(|name| name == group);
-        let (group, volumes) = if is_group {
+        let (group, volumes, removed): (String, Vec<_>, Vec<_>) = if is_group {
             let volumes = self.volume_group(group)?.visible_volumes().map(|volume| volume.name.clone());
-            (group.to_owned(), volumes.collect())
+            let volumes: Vec<_> = volumes.collect();
+            (group.to_owned(), volumes.clone(), volumes)
         } else {
             let (group, volume) = self.group_and_volume(device)?;
-            (group.name().to_owned(), vec![volume])
+            // Its snapshots go as well.
+            let removed = group.removed_with(&volume).map_err(volume_error)?;
+            (group.name().to_owned(), vec![volume], removed)
         };
-        for volume in &volumes {
+        for volume in &removed {
             self.refuse_group_in_use(&group, Some(volume))?;
         }
         let devices = self.devices_of_group(&group)?;

@@ -261,6 +261,20 @@ impl Lvm {
     }
 }
 
+impl VolumeGroup {
+    /// The volumes that [`Lvm::remove_volume`] removes for this one: itself, what it alone is made of, its snapshots,
+    /// and the volumes of a pool.
+    ///
+    /// # Errors
+    /// As of [`Lvm::remove_volume`].
+    pub fn removed_with(&self, name: &str) -> Result<Vec<String>> {
+        visible(self, name)?;
+        let mut removed: Vec<String> = self.metadata.removed_with(name)?.into_iter().collect();
+        removed.sort();
+        Ok(removed)
+    }
+}
+
 fn all(vg: &VolumeGroup) -> Vec<Arc<PhysicalVolume>> {
     vg.present().cloned().collect()
 }
