@@ -64,6 +64,8 @@ pub(crate) struct Volume {
 pub(crate) struct Container {
     pub(crate) member: Member,
     pub(crate) signature: Signature,
+    /// How many were met before it: of things that claim to be the same, the one met first counts.
+    met: usize,
     /// The volume group or array that it is a part of.
     pub(crate) member_of: Option<String>,
     /// What the user should know of it, such as that it is out of date.
@@ -77,8 +79,8 @@ pub(crate) struct Stack {
     volumes: Vec<Volume>,
     /// By canonical name.
     containers: BTreeMap<String, Container>,
-    /// What stands for each device of the stack towards what is above it, by canonical name.
-    handles: BTreeMap<String, Arc<Handle>>,
+    /// What stands for each device of the stack towards what is above it, by canonical name and what they are.
+    handles: BTreeMap<(String, scan::Owner), Arc<Handle>>,
     /// The arrays that were found, with the names of their devices.
     arrays: Vec<(String, Array)>,
     /// How many members they were put together from.
@@ -132,10 +134,12 @@ impl Stack {
         self.containers.iter().map(|(name, container)| (name.as_str(), container))
     }
 
-    /// The members that were recognised as this, as `blkid` names it.
-    pub(crate) fn containers_of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = Member> + 'a {
-        let wanted = self.containers.values().filter(move |container| container.signature.kind == kind);
-        wanted.map(|container| container.member.clone())
+    /// The members that were recognised as this, as `blkid` names it, in the order in which they were met.
+    pub(crate) fn containers_of_kind(&self, kind: &str) -> impl Iterator<Item = Member> {
+        let mut wanted: Vec<_> =
+            self.containers.values().filter(|container| container.signature.kind == kind).collect();
+        wanted.sort_by_key(|container| container.met);
+        wanted.into_iter().map(|container| container.member.clone())
     }
 
     /// What was found of LVM, to be changed. A scan has to follow.

@@ -19,6 +19,23 @@ const MAX_DEPTH: usize = 12;
 /// How many volumes are taken up. Large hosts have some hundreds.
 const MAX_VOLUMES: usize = 4096;
 
+/// Whose a handle is. Names alone do not tell: a volume can be called as a partition of another one is, or as
+/// what it lies on itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Owner {
+    /// A disk or a partition of one.
+    Disk,
+    Volume(Kind),
+    /// A partition of a volume.
+    Partition(Kind),
+}
+
+/// A device that is to be looked at.
+struct Queued {
+    owner: Owner,
+    member: Member,
+}
+
 /// A volume as one of the formats found it.
 pub(super) struct Found {
     pub(super) name: String,
@@ -53,7 +70,7 @@ impl Stack {
         }
         scan.run();
         let mut warnings = scan.warnings;
-        for (name, handle) in std::mem::take(&mut scan.old_handles) {
+        for ((name, _), handle) in std::mem::take(&mut scan.old_handles) {
             let size = handle.size();
             handle.set(Arc::new(Gone { name, size }));
         }
@@ -72,9 +89,9 @@ impl Stack {
 struct Scan<'a> {
     stack: &'a mut Stack,
     /// The handles of the stack as it was that have not been met again.
-    old_handles: BTreeMap<String, Arc<Handle>>,
+    old_handles: BTreeMap<(String, Owner), Arc<Handle>>,
     /// What is still to be looked at.
-    queue: Vec<Member>,
+    queue: Vec<Queued>,
     warnings: Vec<String>,
 }
 
@@ -95,14 +112,18 @@ impl Scan<'_> {
                 whole.is_some() && !partitions.iter().any(|partition| of(&partition.device) == whole)
             };
             if partitions.is_empty() {
-                self.queue.push(Member { name, device: disk.device.clone() });
+                self.queue(Owner::Disk, [Member { name, device: disk.device.clone() }]);
             } else if is_member() {
                 self.stack.hidden_tables.insert(index);
-                self.queue.push(Member { name, device: disk.device.clone() });
+                self.queue(Owner::Disk, [Member { name, device: disk.device.clone() }]);
             } else {
-                self.queue.extend(partitions);
+                self.queue(Owner::Disk, partitions);
             }
         }
+    }
+
+    fn queue(&mut self, owner: Owner, members: impl IntoIterator<Item = Member>) {
+        self.queue.extend(members.into_iter().map(|member| Queued { owner, member }));
     }
 
     /// The partitions that can hold something. One that is not within its disk is left out: whoever opens
@@ -118,8 +139,10 @@ impl Scan<'_> {
 
     fn run(&mut self) {
         for _ in 0..MAX_DEPTH {
-            for member in std::mem::take(&mut self.queue) {
-                self.look_at(member);
+            // Of a volume and a partition of one with the same name, the volume has it.
+            self.queue.sort_by_key(|queued| matches!(queued.owner, Owner::Partition(_)));
+            for queued in std::mem::take(&mut self.queue) {
+                self.look_at(queued);
             }
             for found in self.find() {
                 self.add(found);
@@ -128,7 +151,7 @@ impl Scan<'_> {
                 return;
             }
         }
-        let names: Vec<_> = self.queue.iter().map(|member| member.name.as_str()).collect();
+        let names: Vec<_> = self.queue.iter().map(|queued| queued.member.name.as_str()).collect();
         self.warnings.push(format!(
             "{}: not looked into: {MAX_DEPTH} volumes lie on each other below it already",
             names.join(", ")
@@ -136,14 +159,23 @@ impl Scan<'_> {
     }
 
     /// Remembers a device if it is a member of something, or encrypted.
-    fn look_at(&mut self, member: Member) {
+    fn look_at(&mut self, Queued { owner, member }: Queued) {
         match signature::probe_container(&member.device) {
             Ok(Some(signature)) => {
-                let device = self.handle(&member.name, member.device);
+                let device = self.handle(&member.name, owner, member.device);
+                let known = self.stack.containers.get(&member.name);
+                if known.is_some_and(|known| {
+                    !std::ptr::addr_eq(Arc::as_ptr(&known.member.device), Arc::as_ptr(&device))
+                }) {
+                    let name = member.name;
+                    self.warnings.push(format!("{name}: two devices have this name: one is not looked into"));
+                    return;
+                }
+                let met = known.map_or(self.stack.containers.len(), |known| known.met);
                 let member = Member { name: member.name.clone(), device };
                 self.stack.containers.insert(
                     member.name.clone(),
-                    Container { member, signature, member_of: None, note: None },
+                    Container { member, signature, met, member_of: None, note: None },
                 );
             }
             Ok(None) => {}
@@ -152,8 +184,9 @@ impl Scan<'_> {
     }
 
     /// The handle of this name, leading to the device.
-    fn handle(&mut self, name: &str, device: Arc<dyn BlockDevice>) -> Arc<Handle> {
-        let known = self.stack.handles.get(name).cloned().or_else(|| self.old_handles.remove(name));
+    fn handle(&mut self, name: &str, owner: Owner, device: Arc<dyn BlockDevice>) -> Arc<Handle> {
+        let key = (name.to_owned(), owner);
+        let known = self.stack.handles.get(&key).cloned().or_else(|| self.old_handles.remove(&key));
         let handle = match known {
             Some(handle) => {
                 // A volume that is a member of another is met as the handle that it has: one that leads to
@@ -165,8 +198,13 @@ impl Scan<'_> {
             }
             None => Arc::new(Handle::new(device)),
         };
-        self.stack.handles.insert(name.to_owned(), handle.clone());
+        self.stack.handles.insert(key, handle.clone());
         handle
+    }
+
+    /// Whether a device is the one of this name, or lies on it.
+    fn lies_on(&self, device: &str, name: &str) -> bool {
+        device == name || self.stack.all_below(device).contains(name)
     }
 
     /// All volumes that can be made of the members met so far.
@@ -187,9 +225,17 @@ impl Scan<'_> {
             return;
         }
         let known = self.stack.volumes.iter().position(|volume| volume.name == found.name);
+        let is_other = known.is_some_and(|at| self.stack.volumes[at].kind != found.kind);
+        if is_other || found.below.iter().any(|below| self.lies_on(below, &found.name)) {
+            self.warnings.push(format!(
+                "{}: there is another device of this name, or it would lie on itself: not opened",
+                found.name
+            ));
+            return;
+        }
         let was_open = known.is_some_and(|at| self.stack.volumes[at].disk.is_ok());
         let disk = found.device.map(|device| {
-            let device: Arc<dyn BlockDevice> = self.handle(&found.name, device);
+            let device: Arc<dyn BlockDevice> = self.handle(&found.name, Owner::Volume(found.kind), device);
             let table = PartitionTable::read(&device);
             Disk { device, table, label: None }
         });
@@ -207,9 +253,10 @@ impl Scan<'_> {
         {
             let partitions = self.partitions(disk, |number| volume.partition_name(number));
             if partitions.is_empty() {
-                self.queue.push(Member { name: volume.name.clone(), device: disk.device.clone() });
+                let whole = Member { name: volume.name.clone(), device: disk.device.clone() };
+                self.queue(Owner::Volume(volume.kind), [whole]);
             }
-            self.queue.extend(partitions);
+            self.queue(Owner::Partition(volume.kind), partitions);
         }
         match known {
             Some(at) if was_open => self.stack.volumes[at] = volume,

@@ -228,6 +228,62 @@ fn dynamic_disks_are_listed_as_ldmtool_lists_them() {
     assert!(refused(guest.ldmtool_diskgroup_name("nope")).contains("nope"));
 }
 
+/// Makes the group `a` with the volume `x` of so many MiB on a disk of its own, with `inside` in the volume.
+fn group_of_one_volume(dir: &Path, disk_mib: u64, volume_mib: i32, inside: &[u8]) -> Vec<u8> {
+    let image = disk(dir, "group.img", disk_mib);
+    let mut guest = open(&[&image]);
+    guest.vgcreate("a", &["/dev/sda".into()]).expect("a group");
+    guest.lvcreate("x", "a", volume_mib, None, None).expect("a volume");
+    if !inside.is_empty() {
+        guest.pwrite_device(device("/dev/a/x"), inside, 0).expect("a device that takes it");
+    }
+    guest.commit().expect("the images can be written");
+    drop(guest);
+    fs::read(&image).expect("an image")
+}
+
+#[test] // A guest in a logical volume, whose group and volume are called as those that it lies in.
+fn groups_inside_of_a_group_do_not_take_its_names() {
+    let dir = tempdir();
+    let inner = group_of_one_volume(dir.path(), 16, 8, b"inside");
+    let outer = group_of_one_volume(dir.path(), 32, 24, &inner);
+    let image = dir.path().join("outer.img");
+    fs::write(&image, &outer).expect("space for an image");
+    let mut guest = open(&[&image]);
+    assert_eq!(guest.lvs().expect("a list"), ["/dev/a/x"]);
+    assert_eq!(guest.blockdev_getsize64(device("/dev/a/x")).expect("a size"), 24 << 20);
+    let start = guest.pread_device(device("/dev/a/x"), 1024, 0).expect("content");
+    assert_eq!(start, inner[..1024]);
+    let warnings = guest.take_warnings().join("\n");
+    assert!(warnings.contains("there are several volume groups a"), "{warnings}");
+}
+
+#[test] // A volume's name can be that of a partition of another one.
+fn a_volume_is_not_taken_for_a_partition_of_its_name() {
+    let dir = tempdir();
+    let image = disk(dir.path(), "inner.img", 12);
+    let mut guest = open(&[&image]);
+    guest.part_disk(device("/dev/sda"), "mbr").expect("a table");
+    guest.vgcreate("b", &["/dev/sda1".into()]).expect("a group in the partition");
+    guest.commit().expect("the image can be written");
+    drop(guest);
+    let inner = fs::read(&image).expect("an image");
+
+    let image = disk(dir.path(), "outer.img", 48);
+    let mut guest = open(&[&image]);
+    guest.vgcreate("a", &["/dev/sda".into()]).expect("a group");
+    for name in ["x", "xp1"] {
+        guest.lvcreate(name, "a", 12, None, None).expect("a volume");
+    }
+    guest.vgcreate("c", &["/dev/a/xp1".into()]).expect("a group in the volume");
+    let before = guest.pread_device(device("/dev/a/xp1"), 8192, 0).expect("content");
+    guest.pwrite_device(device("/dev/a/x"), &inner, 0).expect("a device that takes it");
+    assert_eq!(guest.pread_device(device("/dev/a/xp1"), 8192, 0).expect("content"), before);
+    let warnings = guest.take_warnings().join("\n");
+    assert!(warnings.contains("/dev/a/xp1: two devices have this name"), "{warnings}");
+    assert_eq!(guest.vgs().expect("a list"), ["a", "c"]);
+}
+
 #[test] // A pool takes its volumes along, and an origin its snapshots.
 fn a_volume_is_not_removed_while_what_goes_with_it_is_mounted() {
     let case = testkit::volumes::case("lvm-thin");
