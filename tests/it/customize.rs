@@ -6,13 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use rexpect::session::{PtySession, spawn_command};
 use testkit::guest::{Layout, Packing, debian};
 
+use crate::console::Console;
 use crate::support::{binary, named, output};
-
-/// How long the guest may take to boot, emulated on a busy machine: only a failure takes it.
-const PATIENCE_MS: u64 = 400_000;
 
 /// A copy of the guest's disk, and a directory for what else a test needs.
 fn guest(layout: Layout) -> (tempfile::TempDir, PathBuf) {
@@ -137,33 +134,6 @@ fn a_failing_change_changes_nothing() {
     assert!(said.contains("password:TEXT") && !said.contains("hunter2"), "{said}");
     run(Command::new(binary()).args(["customize", "-n", "--hostname", "new", "-a"]).arg(&disk));
     assert_eq!(digest(&disk), before, "dry run");
-}
-
-/// The guest at its serial console.
-struct Console(PtySession);
-
-impl Console {
-    fn boot(disk: &Path) -> Self {
-        let mut command = Command::new(testkit::require("qemu-system-x86_64"));
-        command
-            .args(["-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "768", "-nic", "none"])
-            .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"])
-            .arg("-drive")
-            .arg(format!("file={},if=virtio,format=raw", disk.display()));
-        Self(spawn_command(command, Some(PATIENCE_MS)).expect("QEMU starts"))
-    }
-
-    fn sees(&mut self, shown: &str) -> &mut Self {
-        if let Err(e) = self.0.exp_string(shown) {
-            panic!("the console does not show {shown:?}: {e}");
-        }
-        self
-    }
-
-    fn types(&mut self, line: &str) -> &mut Self {
-        self.0.send_line(line).expect("the console takes keys");
-        self
-    }
 }
 
 #[test] // What was changed is what the guest runs with.

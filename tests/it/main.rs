@@ -1,9 +1,11 @@
 //! End-to-end tests: the binary as a user runs it.
 
 mod bad_input;
+mod console;
 mod corpus;
 mod customize;
 mod disks;
+mod encrypted_guest;
 mod fidelity;
 mod filesystem_tools;
 mod filesystems;
