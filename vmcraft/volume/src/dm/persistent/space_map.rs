@@ -275,11 +275,7 @@ impl Store {
         }
         Err(Error::Io(io::Error::new(
             io::ErrorKind::StorageFull,
-            format!(
-                "the thin pool has no free {} block (all {} are in use); lvextend can enlarge it",
-                space.name(),
-                map.blocks
-            ),
+            format!("no free {} block (all {} are in use); lvextend can make more", space.name(), map.blocks),
         )))
     }
 }

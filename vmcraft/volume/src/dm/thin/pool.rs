@@ -7,13 +7,18 @@ use vmcraft_block::BlockDevice;
 
 use super::superblock::Superblock;
 use super::volume::Volume;
-use crate::dm::persistent::block::{Blocks, Kind, corrupt, le32, le64, put};
+use crate::dm::persistent::block::{BLOCK, Blocks, Kind, corrupt, le32, le64, put};
 use crate::dm::persistent::btree::{Leaf, Values, leaf_at};
 use crate::dm::persistent::{Space, Store};
 use crate::{Error, Result};
 
 /// The largest volume: 4 EiB.
 const MAX_VOLUME_BYTES: u64 = 1 << 62;
+/// How many free metadata blocks Linux keeps at most, and the part of all blocks that it keeps of few.
+///
+/// Spec: `drivers/md/dm-thin-metadata.c`, `metadata_reserve`.
+const MAX_RESERVE: u64 = 4096;
+const RESERVE_DIVISOR: u64 = 10;
 
 /// What a pool's table says beside its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +96,8 @@ pub struct Pool {
 
 /// A pool's metadata.
 pub(super) struct State {
+    /// The pool's name in messages.
+    name: String,
     store: Store,
     superblock: Superblock,
 }
@@ -134,12 +141,13 @@ impl Mappings {
 }
 
 impl Pool {
-    /// Opens a pool by its metadata and data devices.
+    /// Opens a pool by its metadata and data devices. Errors of writes call it by `name`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the byte of the metadata device, [`Error::Unsupported`] for metadata
     /// of another version, [`Error::Incomplete`] if the data device is too small.
     pub fn open(
+        name: &str,
         metadata: Arc<dyn BlockDevice>,
         data: Arc<dyn BlockDevice>,
         options: Options,
@@ -162,6 +170,7 @@ impl Pool {
             block_bytes: superblock.block_bytes,
             read_only: superblock.read_only,
             state: RwLock::new(State {
+                name: name.into(),
                 store: Store { blocks, metadata: metadata_map, data: data_map },
                 superblock,
             }),
@@ -250,11 +259,11 @@ impl Pool {
         match self.read_only {
             Some(why) => Err(io::Error::new(
                 io::ErrorKind::ReadOnlyFilesystem,
-                format!("the thin pool cannot be written: {why}"),
+                format!("thin pool {} cannot be written: {why}", self.read().name),
             )),
             None if self.is_read_only() => Err(io::Error::new(
                 io::ErrorKind::ReadOnlyFilesystem,
-                "the thin pool's devices are read-only",
+                format!("the devices of thin pool {} are read-only", self.read().name),
             )),
             None => Ok(()),
         }
@@ -298,14 +307,17 @@ impl State {
         Ok(Mappings { leaf, snapshotted_time, data_blocks: self.store.data.blocks })
     }
 
-    /// Changes mappings with `change`, whose changes are kept as a whole or not at all.
     pub(super) fn transact<T>(
         &mut self,
         change: impl FnOnce(&mut Change<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         let maps = (self.store.metadata.clone(), self.store.data.clone());
         let roots = (self.superblock.mapping_root, self.superblock.details_root);
-        let result = change(&mut Change { state: self }).and_then(|value| {
+        let mut begun = Change { state: self, takes_blocks: false };
+        let result = change(&mut begun).and_then(|value| {
+            if begun.takes_blocks {
+                self.check_reserve()?;
+            }
             let block = self.store.blocks.edit(0, Kind::ThinSuperblock)?;
             self.superblock.encode(&self.store.metadata, &self.store.data, block);
             self.store.blocks.commit()?;
@@ -316,13 +328,34 @@ impl State {
             (self.store.metadata, self.store.data) = maps;
             (self.superblock.mapping_root, self.superblock.details_root) = roots;
         }
-        result
+        result.map_err(|error| io::Error::new(error.kind(), format!("thin pool {}: {error}", self.name)))
+    }
+
+    /// Refuses metadata of which Linux would take no new block of a volume: it keeps some free, so that volumes can
+    /// still be removed, and lets the pool only be read once it has no more.
+    fn check_reserve(&self) -> io::Result<()> {
+        let map = &self.store.metadata;
+        let (free, reserve) = (map.blocks - map.allocated, MAX_RESERVE.min(map.blocks / RESERVE_DIVISOR));
+        if free > reserve {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "its metadata would have {free} of {} blocks of {BLOCK} bytes free, and Linux keeps {reserve} in \
+                 reserve and then only reads the pool: enlarge it (lvextend --poolmetadatasize), or discard or \
+                 remove what is not needed",
+                map.blocks
+            ),
+        ))
     }
 }
 
 /// A change to a pool's metadata that has begun.
 pub(super) struct Change<'a> {
     state: &'a mut State,
+    /// Whether it gives data blocks to volumes.
+    takes_blocks: bool,
 }
 
 impl Change<'_> {
@@ -340,7 +373,7 @@ impl Change<'_> {
     }
 
     fn set_tree(&mut self, id: u32, tree: u64) -> Result<()> {
-        let State { store, superblock } = &mut *self.state;
+        let State { store, superblock, .. } = &mut *self.state;
         superblock.mapping_root =
             store.insert(Values::Trees, superblock.mapping_root, id.into(), &tree.to_le_bytes())?;
         Ok(())
@@ -348,7 +381,7 @@ impl Change<'_> {
 
     fn count_blocks(&mut self, id: u32, change: impl FnOnce(u64) -> Option<u64>) -> Result<()> {
         let mut details = self.state.details(id)?;
-        let State { store, superblock } = &mut *self.state;
+        let State { store, superblock, .. } = &mut *self.state;
         details.mapped_blocks = change(details.mapped_blocks).ok_or_else(|| {
             corrupt(format!("details of volume {id} (mapped blocks)"), superblock.details_root)
         })?;
@@ -359,6 +392,7 @@ impl Change<'_> {
 
     /// Gives a block of a volume a new data block, in place of the one that it may have.
     pub(super) fn provision(&mut self, id: u32, block: u64) -> Result<u64> {
+        self.takes_blocks = true;
         let data_block = self.state.store.allocate(Space::Data)?;
         let tree = self.own_tree(id)?;
         let leaf = leaf_at(&self.state.store.blocks, tree, Values::Mappings, block)?;

@@ -87,7 +87,9 @@ fn open_pool(opener: &mut Opener<'_>, name: &str) -> Result<Arc<Pool>> {
     };
     let options = Options { zero_new_blocks: *zero_new_blocks, discards };
     let (metadata, data) = (opener.volume(metadata)?, opener.volume(data)?);
-    let pool = Pool::open(metadata, data, options).map_err(|error| in_pool(opener, name, error))?;
+    let full_name = format!("{group}/{name}");
+    let pool =
+        Pool::open(&full_name, metadata, data, options).map_err(|error| in_pool(opener, name, error))?;
     let (found, pending) = (pool.transaction_id(), u64::from(*has_pending_messages));
     if found != *transaction_id && found.checked_add(pending) != Some(*transaction_id) {
         return Err(Error::Incomplete(format!(

@@ -44,7 +44,7 @@ fn metadata() -> Vec<u8> {
 }
 
 fn open(metadata: Arc<dyn BlockDevice>) -> Result<Arc<Pool>, Error> {
-    Pool::open(metadata, Arc::new(Sparse::new(64 << 20)), Options::default())
+    Pool::open("vg/pool", metadata, Arc::new(Sparse::new(64 << 20)), Options::default())
 }
 
 fn message<T>(result: Result<T, Error>) -> String {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use testkit::appliance::{Disk, run_ok as appliance};
 use testkit::{run, run_ok, tempdir};
-use vmcraft_block::{BlockDevice, MemoryDevice};
+use vmcraft_block::BlockDevice;
 use vmcraft_volume::dm::thin::{Discards, Options, Pool};
 
 use super::sparse::Sparse;
@@ -32,7 +32,7 @@ impl Linux {
     }
 
     fn pool(&self) -> Arc<Pool> {
-        Pool::open(self.metadata.clone(), self.data.clone(), Options::default()).expect("a pool")
+        Pool::open("vg/pool", self.metadata.clone(), self.data.clone(), Options::default()).expect("a pool")
     }
 
     fn volume(&self, pool: &Arc<Pool>, id: u32) -> Arc<dyn BlockDevice> {
@@ -140,7 +140,7 @@ fn trees_grow_and_shrink() {
     let metadata = restore(&empty_pool(40_000, 3), 4, dir.path());
     let data: Arc<dyn BlockDevice> = Arc::new(Sparse::new(40_000 * BLOCK));
     let options = Options { zero_new_blocks: false, discards: Discards::NoPassdown };
-    let open = || Pool::open(metadata.clone(), data.clone(), options).unwrap();
+    let open = || Pool::open("vg/pool", metadata.clone(), data.clone(), options).unwrap();
     let pool = open();
     let size = 100_000 * BLOCK;
     let mut model: BTreeMap<(u32, u64), u64> = BTreeMap::new();
@@ -193,7 +193,7 @@ fn full_pools_refuse_cleanly() {
     let dir = tempdir();
     let metadata = restore(&empty_pool(4, 1), 4, dir.path());
     let data = Arc::new(Sparse::new(4 * BLOCK));
-    let pool = Pool::open(metadata.clone(), data, Options::default()).unwrap();
+    let pool = Pool::open("vg/pool", metadata.clone(), data, Options::default()).unwrap();
     let volume = pool.volume(0, 100 * BLOCK, None).unwrap();
     volume.write_at(BLOCK, &[1; 70_000]).unwrap();
     let before = content(&*metadata);
@@ -209,26 +209,79 @@ fn full_pools_refuse_cleanly() {
     volume.discard().unwrap().discard(0, 100 * BLOCK).unwrap();
     assert_eq!(pool.data_usage(), (0, 4));
     check(&*metadata, dir.path());
+}
 
-    // Metadata that has only a few blocks left: thin_restore needs some, and the trees more.
-    let metadata = restore(&empty_pool(100_000, 1), 1, dir.path());
-    let small = Arc::new(MemoryDevice::new(content(&*metadata)));
+/// Writes to new blocks of a volume of a pool with little metadata until that is refused.
+fn fill_metadata(dir: &Path) -> Arc<dyn BlockDevice> {
+    let metadata = restore(&empty_pool(100_000, 1), 1, dir);
     let data = Arc::new(Sparse::new(100_000 * BLOCK));
     let options = Options { zero_new_blocks: false, ..Options::default() };
-    let pool = Pool::open(small.clone(), data, options).unwrap();
+    let pool = Pool::open("vg/pool", metadata.clone(), data, options).unwrap();
     let volume = pool.volume(0, 1 << 40, None).unwrap();
-    let (mut written, mut error) = (0_u64, None);
-    while error.is_none() && written < 100_000 {
+    let (mut written, mut before) = (0_u64, content(&*metadata));
+    let error = loop {
+        assert!(written < 100_000, "the metadata is too small for this");
         match volume.write_at(written * 1009 % 99_991 * BLOCK, &[1]) {
             Ok(()) => written += 1,
-            Err(e) => error = Some(e),
+            Err(error) => break error,
         }
-    }
-    let error = error.expect("the metadata is too small");
+        before = content(&*metadata);
+    };
+    assert!(content(&*metadata) == before);
     assert_eq!(error.kind(), ErrorKind::StorageFull);
-    assert!(error.to_string().contains("metadata block"), "{error}");
+    // A tenth of 256 blocks.
+    let (used, all) = pool.metadata_usage();
+    assert!(all == 256 && (26..30).contains(&(all - used)), "{used} of {all}");
+    let told = error.to_string();
+    assert!(told.starts_with("thin pool vg/pool: its metadata would have 25 of 256 blocks"), "{told}");
+    assert!(told.contains("keeps 25 in reserve") && told.contains("lvextend --poolmetadatasize"), "{told}");
     assert_eq!(pool.volumes().unwrap()[0].mapped_blocks, written);
-    check(&*small, dir.path());
+    // What needs no new block goes on.
+    volume.write_at(0, &[2; 512]).unwrap();
+    metadata
+}
+
+#[test] // Linux keeps some metadata blocks free, and lets a pool only be read that has no more than those.
+fn the_reserve_of_metadata_is_kept() {
+    let dir = tempdir();
+    let metadata = fill_metadata(dir.path());
+    check(&*metadata, dir.path());
+    let data = Arc::new(Sparse::new(100_000 * BLOCK));
+    let pool = Pool::open("vg/pool", metadata.clone(), data, Options::default()).unwrap();
+    let volume = pool.volume(0, 1 << 40, None).unwrap();
+    // Space comes back with a discard.
+    volume.discard().unwrap().discard(0, 50_000 * BLOCK).unwrap();
+    check(&*metadata, dir.path());
+    for block in 0..500 {
+        volume.write_at(block * BLOCK, &[1]).unwrap();
+    }
+    check(&*metadata, dir.path());
+}
+
+#[test] // Up to the reserve, and Linux still writes to the pool.
+fn linux_takes_a_pool_that_was_filled_to_the_reserve() {
+    if !testkit::long_suites("a full thin pool in Linux") {
+        return;
+    }
+    let dir = tempdir();
+    let metadata = fill_metadata(dir.path());
+    let (image, data) = (dir.path().join("metadata.img"), dir.path().join("data.img"));
+    fs::write(&image, content(&*metadata)).expect("space for the metadata");
+    fs::File::create(&data).unwrap().set_len(100_000 * BLOCK).expect("a sparse file");
+    let printed = appliance(
+        &[Disk::raw(&image), Disk::raw(&data)],
+        "modprobe dm-thin-pool
+        dmsetup create pool --table \"0 $(blockdev --getsz /dev/vdb) thin-pool /dev/vda /dev/vdb 128 0\"
+        dmsetup status pool; dmsetup status pool
+        dmsetup create t0 --table '0 2147483648 thin /dev/mapper/pool 0'
+        dd if=/dev/zero of=/dev/mapper/t0 bs=4096 count=1 seek=1600000 oflag=direct status=none
+        dd if=/dev/mapper/t0 of=/dev/null bs=4096 count=1 skip=1600000 iflag=direct status=none
+        dmsetup remove t0; dmsetup remove pool
+        thin_check /dev/vda > /dev/null && echo checked",
+    );
+    let lines: Vec<_> = printed.lines().collect();
+    assert!(lines[..2].iter().all(|line| line.contains(" rw ") && line.contains("/256 ")), "{printed}");
+    assert_eq!(lines[2], "checked", "{printed}");
 }
 
 #[test] // A discard goes down only when nobody has the block any more.
@@ -238,7 +291,8 @@ fn discards_are_passed_down() {
     for (discards, left) in [(Discards::Passdown, 0), (Discards::NoPassdown, 128), (Discards::Ignore, 128)] {
         let data = Arc::new(Sparse::new(10 * BLOCK));
         let metadata = memory(content(&*metadata));
-        let pool = Pool::open(metadata, data.clone(), Options { zero_new_blocks: true, discards }).unwrap();
+        let pool = Pool::open("vg/pool", metadata, data.clone(), Options { zero_new_blocks: true, discards })
+            .unwrap();
         let volume = pool.volume(0, 3 * BLOCK + 512, None).unwrap();
         volume.write_at(BLOCK, &[1; 65536]).unwrap();
         volume.discard().unwrap().discard(BLOCK - 1, BLOCK + 2).unwrap();
@@ -272,7 +326,7 @@ proptest! {
         let metadata = restore(&xml, 4, dir.path());
         let data: Vec<u8> = (0..70 * BLOCK).map(|n| n.to_le_bytes()[1]).collect();
         let data = memory(data);
-        let open = || Pool::open(metadata.clone(), data.clone(), Options::default()).unwrap();
+        let open = || Pool::open("vg/pool", metadata.clone(), data.clone(), Options::default()).unwrap();
         let mut pool = open();
         let size = 20 * BLOCK;
         let mut model: Vec<_> =
