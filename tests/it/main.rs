@@ -12,6 +12,7 @@ mod filesystems;
 mod guestfish;
 mod inspect;
 mod interactive;
+mod keys;
 mod mount;
 mod ordinary_user;
 mod resize;

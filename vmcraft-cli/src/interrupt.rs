@@ -60,11 +60,13 @@ pub(crate) fn follow(flag: Arc<AtomicBool>) {
     }
 }
 
-/// Ends the call that is running as ^C would.
-pub(crate) fn request() {
-    if let Some(state) = state() {
+/// Ends the call that is running as ^C would. `false` if ^C still ends the process.
+pub(crate) fn request() -> bool {
+    let state = state();
+    if let Some(state) = &state {
         state.flag.store(true, Ordering::Relaxed);
     }
+    state.is_some()
 }
 
 /// Whether ^C came since the command began.

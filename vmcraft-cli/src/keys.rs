@@ -1,13 +1,15 @@
 //! Keys of encrypted devices: from options, from standard input, and from who sits at the terminal.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+mod prompt;
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::os::fd::AsFd;
 
-use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
 use vmcraft::Key;
 
-use crate::error::{Result, message};
+use crate::error::{Error, Result, message};
 
 /// The longest key that is read: as cryptsetup's.
 const MOST_BYTES: u64 = 8 << 20;
@@ -29,12 +31,19 @@ impl KeyOption {
             (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
         let key = match (kind, value) {
             ("key", Some(text)) if !selector.is_empty() => Key::new(text.as_bytes().to_vec()),
-            ("file", Some(name)) if !selector.is_empty() => key_of_file(name)?,
-            ("env", Some(name)) if !selector.is_empty() => {
-                let value = std::env::var_os(name).ok_or_else(|| {
-                    message(format!("--key {selector}:env:{name}: there is no such variable"))
-                })?;
-                Key::new(value.into_encoded_bytes())
+            ("file", Some(name)) if !selector.is_empty() && !name.is_empty() => {
+                key_of_file(name).map_err(|e| message(format!("--key {selector}:file:{name}: {e}")))?
+            }
+            ("env", Some(name)) if !selector.is_empty() && !name.is_empty() => {
+                let refused = |why: &str| message(format!("--key {selector}:env:{name}: {why}"));
+                let value = std::env::var_os(name)
+                    .ok_or_else(|| refused("there is no such variable"))?
+                    .into_encoded_bytes();
+                if value.is_empty() {
+                    // Whoever means the empty passphrase writes `key:`.
+                    return Err(refused("the variable is empty"));
+                }
+                Key::new(value)
             }
             ("clevis", None) => {
                 return Err(message(format!(
@@ -53,18 +62,61 @@ impl KeyOption {
     }
 }
 
-/// The content of a file without the newline at its end.
-fn key_of_file(name: &str) -> Result<Key> {
-    let cannot = |e: io::Error| message(format!("--key: {name}: {e}"));
-    if fs::metadata(name).map_err(cannot)?.len() > MOST_BYTES {
-        return Err(message(format!("--key: {name}: longer than {MOST_BYTES} bytes")));
-    }
-    let mut bytes = fs::read(name).map_err(cannot)?;
-    if bytes.last() == Some(&b'\n') {
+/// The content of a file. The newline after a passphrase is not part of it; one at the end of random bytes is.
+fn key_of_file(name: &str) -> std::result::Result<Key, String> {
+    let cannot = |e: io::Error| e.to_string();
+    let file = File::open(name).map_err(cannot)?;
+    // What has no length, such as a pipe, is read as far as it goes.
+    let len = file.metadata().map_err(cannot)?.len().min(MOST_BYTES);
+    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0).saturating_add(1));
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    let is_text = std::str::from_utf8(&bytes).is_ok_and(|text| !text.contains('\0'));
+    if is_text && bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
-    Ok(Key::new(bytes))
+    // It is zeroed however this ends.
+    let key = Key::new(bytes);
+    match read {
+        Err(e) => Err(cannot(e)),
+        Ok(0) => Err("it is empty".to_owned()),
+        Ok(read) if read as u64 > MOST_BYTES => Err(format!("it is longer than {MOST_BYTES} bytes")),
+        Ok(_) => Ok(key),
+    }
 }
+
+/// Why no key was read.
+#[derive(Debug)]
+pub(crate) enum NoKey {
+    /// The user pressed ^C.
+    Interrupted,
+    /// What the user should be told.
+    Because(String),
+}
+
+impl NoKey {
+    fn because(reason: impl Display) -> Self {
+        Self::Because(reason.to_string())
+    }
+
+    /// As the error of something for which a key was needed.
+    pub(crate) fn of(self, what: &str) -> Error {
+        match self {
+            Self::Interrupted => Error::Interrupted,
+            Self::Because(reason) => message(format!("{what}: {reason}")),
+        }
+    }
+}
+
+impl Display for NoKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::Because(reason) => f.write_str(reason),
+        }
+    }
+}
+
+const ENDED: &str = "a key is needed, and the input has ended";
 
 /// Where keys come from that no option gave.
 #[derive(Debug, Clone, Copy, Default)]
@@ -82,72 +134,35 @@ impl KeyReader {
     }
 
     /// Asks for a key: of the argument of a call, or of a device.
-    pub(crate) fn read(self, what: &str) -> Result<Key> {
-        if self.from_stdin {
-            let stdin = io::stdin();
-            return self.ask(what, stdin.is_terminal(), &stdin, &mut stdin.lock());
+    pub(crate) fn read(self, what: &str) -> std::result::Result<Key, NoKey> {
+        if self.asks_nobody() {
+            return line_of(&mut io::stdin().lock());
         }
-        let terminal = fs::OpenOptions::new().read(true).write(true).open("/dev/tty");
-        let terminal = terminal.map_err(|_| {
-            message(format!(
-                "{what}: a key is needed, and there is no terminal to ask: use --key or --keys-from-stdin"
-            ))
-        })?;
-        self.ask(what, true, &terminal, &mut BufReader::new(&terminal))
-    }
-
-    fn ask(
-        self,
-        what: &str,
-        is_terminal: bool,
-        terminal: &impl AsFd,
-        input: &mut dyn BufRead,
-    ) -> Result<Key> {
-        let _hidden = if is_terminal {
-            let mut out = io::stdout();
-            let prompt = write!(out, "Enter key or passphrase (\"{what}\"): ").and_then(|()| out.flush());
-            prompt.map_err(|e| message(format!("cannot ask for a key: {e}")))?;
-            (!self.echo).then(|| Hidden::new(terminal)).flatten()
+        let terminal = if self.from_stdin {
+            io::stdin().as_fd().try_clone_to_owned().map(File::from)
         } else {
-            None
+            // Where standard output goes elsewhere, the question still comes to the terminal.
+            File::options().read(true).write(true).open("/dev/tty")
         };
-        let mut line = Vec::with_capacity(512);
-        let read = io::Read::take(input, MOST_BYTES).read_until(b'\n', &mut line);
-        if line.last() == Some(&b'\n') {
-            line.pop();
-        }
-        // It is zeroed however this ends.
-        let key = Key::new(line);
-        match read {
-            Ok(0) => Err(message(format!("{what}: a key is needed, and the input has ended"))),
-            Ok(_) => Ok(key),
-            Err(e) => Err(message(format!("cannot read the key of {what}: {e}"))),
-        }
+        let terminal = terminal.map_err(|_| {
+            NoKey::because("a key is needed, and there is no terminal to ask: use --key or --keys-from-stdin")
+        })?;
+        prompt::ask(&terminal, &format!("Enter key or passphrase (\"{what}\"): "), self.echo)
     }
 }
 
-/// A terminal that does not show what is typed, until this is dropped.
-struct Hidden<'a, T: AsFd> {
-    terminal: &'a T,
-    before: Termios,
-}
-
-impl<'a, T: AsFd> Hidden<'a, T> {
-    /// `None` if it is no terminal that can hide.
-    fn new(terminal: &'a T) -> Option<Self> {
-        let before = termios::tcgetattr(terminal).ok()?;
-        let mut hidden = before.clone();
-        hidden.local_flags.remove(LocalFlags::ECHO);
-        termios::tcsetattr(terminal, SetArg::TCSAFLUSH, &hidden).ok()?;
-        Some(Self { terminal, before })
+/// A line of an input at which nobody sits.
+fn line_of(input: &mut dyn BufRead) -> std::result::Result<Key, NoKey> {
+    let mut line = Vec::with_capacity(512);
+    let read = io::Read::take(input, MOST_BYTES).read_until(b'\n', &mut line);
+    if line.last() == Some(&b'\n') {
+        line.pop();
     }
-}
-
-impl<T: AsFd> Drop for Hidden<'_, T> {
-    fn drop(&mut self) {
-        // A terminal that went away shows nothing either.
-        let _ = termios::tcsetattr(self.terminal, SetArg::TCSAFLUSH, &self.before);
-        println!();
+    let key = Key::new(line);
+    match read {
+        Ok(0) => Err(NoKey::because(ENDED)),
+        Ok(_) => Ok(key),
+        Err(e) => Err(NoKey::because(format!("the key cannot be read: {e}"))),
     }
 }
 
@@ -159,14 +174,39 @@ mod tests {
     fn options_give_keys() {
         let option = KeyOption::parse("/dev/sda2:key:a:b c").unwrap();
         assert_eq!((option.selector.as_str(), option.key.as_bytes()), ("/dev/sda2", &b"a:b c"[..]));
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"secret\n\n").unwrap();
-        let option = KeyOption::parse(&format!("all:file:{}", file.path().display())).unwrap();
-        assert_eq!(option.key.as_bytes(), b"secret\n");
-        for bad in ["", "secret", "all:secret", "all:key", ":key:secret", "all:clevis", "all:kez:secret"] {
+        for bad in [
+            "",
+            "secret",
+            "all:secret",
+            "all:key",
+            ":key:secret",
+            "all:clevis",
+            "all:kez:secret",
+            "all:file:",
+        ] {
             let error = KeyOption::parse(bad).unwrap_err().to_string();
             assert!(error.starts_with("--key"), "{bad}: {error}");
             assert!(!error.contains("secret"), "{bad}: {error}");
         }
+    }
+    #[test] // A file of random bytes can end with any.
+    fn files_are_keys_without_the_newline_of_text() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let parse = |content: &[u8]| {
+            std::fs::write(file.path(), content).unwrap();
+            KeyOption::parse(&format!("all:file:{}", file.path().display()))
+        };
+        for (content, expected) in [
+            (&b"secret"[..], &b"secret"[..]),
+            (b"secret\n\n", b"secret\n"),
+            (b"\xff\n", b"\xff\n"),
+            (b"\0\n", b"\0\n"),
+        ] {
+            assert_eq!(parse(content).unwrap().key.as_bytes(), expected);
+        }
+        let error = parse(b"").unwrap_err().to_string();
+        assert!(error.ends_with(": it is empty"), "{error}");
+        let error = KeyOption::parse("all:file:/dev/zero").unwrap_err().to_string();
+        assert_eq!(error, "--key all:file:/dev/zero: it is longer than 8388608 bytes");
     }
 }

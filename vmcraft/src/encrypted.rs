@@ -9,7 +9,8 @@ use vmcraft_volume::bitlocker::BitLocker;
 use vmcraft_volume::luks::Luks;
 use vmcraft_volume::{Error as VolumeError, Key, Member};
 
-use crate::stack::{Container, MAPPER};
+use crate::keys::{Keys, is_uuid};
+use crate::stack::MAPPER;
 use crate::{DeviceName, Error, Guest, Result};
 
 /// What encrypts a device.
@@ -97,25 +98,65 @@ impl Guest {
     /// None of the keys for a device fits it.
     pub fn open_encrypted(&mut self) -> Result<Vec<String>> {
         self.launched()?;
+        let mut keys = std::mem::take(&mut self.keys);
+        let opened = self.open_with_keys(&mut keys);
+        self.keys = keys;
+        opened
+    }
+
+    /// Opens what these keys open, in rounds: what is opened can show other encrypted devices.
+    fn open_with_keys(&mut self, keys: &mut Keys) -> Result<Vec<String>> {
         let mut opened = Vec::new();
         let mut passed_over = BTreeSet::new();
         loop {
-            let is_closed = |(name, container): &(&str, &Container)| {
-                Encryption::of(container.signature.kind).is_some()
-                    && self.stack.content_of(name).is_none()
-                    && !passed_over.contains(*name)
-            };
-            let next = self.stack.containers().find(is_closed).map(|(name, _)| name.to_owned());
-            let Some(device) = next else { return Ok(opened) };
-            match self.open_with_known_keys(&device)? {
-                Some(name) => opened.push(name),
-                None => _ = passed_over.insert(device),
+            let closed = self.encrypted_devices().filter(|(device, _)| {
+                self.stack.content_of(device).is_none() && !passed_over.contains(*device)
+            });
+            let closed: Vec<_> = closed.map(|(device, _)| device.to_owned()).collect();
+            if closed.is_empty() {
+                break;
             }
+            let known = opened.len();
+            let round: Result<()> = closed.into_iter().try_for_each(|device| {
+                match self.open_with_known_keys(&device, keys)? {
+                    Some(name) => opened.push(name),
+                    None => _ = passed_over.insert(device),
+                }
+                Ok(())
+            });
+            if opened.len() > known {
+                self.look_into_opened();
+            }
+            round?;
         }
+        let is_device = |selector: &str| {
+            self.encrypted_devices()
+                .any(|(device, uuid)| self.is_name_of(selector, device) || is_uuid(selector, uuid))
+        };
+        let unused = keys.take_unused(is_device);
+        self.warnings.extend(
+            unused
+                .iter()
+                .map(|selector| format!("--key {selector}: no encrypted device has this name or UUID")),
+        );
+        Ok(opened)
     }
 
-    /// Opens an encrypted device with a key that is known or asked for; `None` if it has to stay closed.
-    fn open_with_known_keys(&mut self, device: &str) -> Result<Option<String>> {
+    /// All encrypted devices, open or not, with the UUIDs that are read without looking into them.
+    fn encrypted_devices(&self) -> impl Iterator<Item = (&str, &str)> {
+        let encrypted =
+            self.stack.containers().filter(|(_, found)| Encryption::of(found.signature.kind).is_some());
+        encrypted.map(|(device, found)| (device, found.signature.uuid.as_str()))
+    }
+
+    /// Whether a device is called so.
+    fn is_name_of(&self, name: &str, device: &str) -> bool {
+        self.find_device(DeviceName::new(name)).is_ok_and(|found| found.name == device)
+    }
+
+    /// Opens an encrypted device with a key that is known or asked for; `None` if it has to stay closed. A scan
+    /// has to follow.
+    fn open_with_known_keys(&mut self, device: &str, keys: &mut Keys) -> Result<Option<String>> {
         let (encryption, member) = self.encrypted_device(device, None)?;
         let header = match Header::read(encryption, &member) {
             Ok(Some(header)) => header,
@@ -126,14 +167,11 @@ impl Guest {
             }
         };
         let uuid = header.uuid();
-        let is_name = |selector: &str| {
-            self.find_device(DeviceName::new(selector)).is_ok_and(|found| found.name == device)
-        };
         let mut tried = Vec::new();
         let mut last = None;
         let mut found = header.open_clear();
         if let Ok(None) = found {
-            for (selector, key) in self.keys.for_device(is_name, &uuid) {
+            for (selector, key) in keys.for_device(|selector| self.is_name_of(selector, device), &uuid) {
                 tried.push(format!("--key {selector}"));
                 match header.unlock(key) {
                     Err(VolumeError::WrongKey(reason)) => last = Some(reason),
@@ -148,18 +186,22 @@ impl Guest {
             return Err(wrong_key(device, &format!("{reason}; tried: {}", tried.join(", "))));
         }
         if let Ok(None) = found {
-            let Some(prompt) = &mut self.keys.prompt else {
-                self.warnings
-                    .push(format!("{device}: encrypted with {}, and no key was given", encryption.name()));
+            if keys.is_declined(device) {
                 return Ok(None);
+            }
+            let key = match &mut keys.prompt {
+                Some(prompt) => prompt(device),
+                None => Err("no key was given".to_owned()),
             };
-            match prompt(device) {
+            self.host.check_cancelled()?;
+            match key {
                 Ok(key) => match header.unlock(&key) {
                     Err(VolumeError::WrongKey(reason)) => return Err(wrong_key(device, &reason)),
                     done => found = done.map(Some),
                 },
                 Err(reason) => {
                     self.warnings.push(format!("{device}: encrypted with {}: {reason}", encryption.name()));
+                    keys.decline(device);
                     return Ok(None);
                 }
             }
@@ -198,6 +240,7 @@ impl Guest {
             None => header.unlock(key).map_err(on_device)?,
         };
         self.add_content(&device, None, name, opened, header.warnings(), read_only);
+        self.look_into_opened();
         Ok(())
     }
 
@@ -222,6 +265,7 @@ impl Guest {
         let luks = luks.ok_or_else(|| Error::Usage(format!("{header}: it has no LUKS header")))?;
         let content = luks.unlock(key, None).map_err(on_header)?;
         self.add_content(&header, Some(&device), name, content, luks.warnings(), read_only);
+        self.look_into_opened();
         Ok(())
     }
 
@@ -285,6 +329,7 @@ impl Guest {
         }
     }
 
+    /// Has the content of a device be there from the next scan on.
     fn add_content(
         &mut self,
         device: &str,
@@ -296,6 +341,10 @@ impl Guest {
     ) {
         self.warnings.extend(warnings.iter().map(|warning| format!("{device}: {warning}")));
         self.stack.add_opened(device, data, name, content, read_only);
+    }
+
+    /// Looks for what stands on devices that were opened.
+    fn look_into_opened(&mut self) {
         self.rescan();
         self.inspection = None;
     }
@@ -303,7 +352,8 @@ impl Guest {
     /// What the content of a device is called that is opened without being told a name.
     fn name_of_content(&self, device: &str, encryption: Encryption, uuid: &str) -> String {
         let by_uuid = format!("luks-{uuid}");
-        let is_free = self.stack.find(&format!("{MAPPER}{by_uuid}")).is_none();
+        let is_free =
+            self.stack.find(&format!("{MAPPER}{by_uuid}")).is_none() && !self.stack.is_opened_as(&by_uuid);
         if encryption == Encryption::Luks && is_free && check_name(&by_uuid).is_ok() {
             return by_uuid;
         }

@@ -168,9 +168,10 @@ impl Guest {
         self.keys.add(selector, key);
     }
 
-    /// Who is asked for the keys of encrypted devices for which none was given.
+    /// Who is asked for the keys of encrypted devices for which none was given. Each device is asked for once,
+    /// until the disks are launched anew or a key is given.
     pub fn set_key_prompt(&mut self, prompt: Option<KeyPrompt>) {
-        self.keys.prompt = prompt;
+        self.keys.set_prompt(prompt);
     }
 
     /// Takes what the user should know and no error said, such as a partition table's bad header.
@@ -260,6 +261,7 @@ impl Guest {
         }
         self.disks = Some(disks);
         self.transaction = Some(transaction);
+        self.keys.ask_again();
         self.rescan();
         self.metrics.scan = started.elapsed();
         Ok(())

@@ -341,7 +341,11 @@ impl Session {
         let bound = call.bind_words(&words)?;
         let bound = bound.read_keys(call, |argument| {
             // Where a script takes the place of standard input, the keys are in it.
-            if reader.asks_nobody() { script.key(argument.name) } else { reader.read(argument.name) }
+            if reader.asks_nobody() {
+                script.key(argument.name)
+            } else {
+                reader.read(argument.name).map_err(|e| e.of(argument.name))
+            }
         })?;
         if self.is_tracing() {
             report::trace(&trace::call(call, &words));

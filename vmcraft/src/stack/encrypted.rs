@@ -57,6 +57,11 @@ impl Stack {
         self.opened.len() < before
     }
 
+    /// Whether a device was opened as `/dev/mapper/NAME`, scanned or not.
+    pub(crate) fn is_opened_as(&self, name: &str) -> bool {
+        self.opened.iter().any(|opened| opened.name == name)
+    }
+
     /// The canonical name of the content of an encrypted device, if it was opened.
     pub(crate) fn content_of(&self, device: &str) -> Option<String> {
         let opened = self.opened.iter().find(|o| o.device == device || o.data.as_deref() == Some(device))?;
