@@ -10,6 +10,8 @@ use crate::{Error, Result};
 
 /// The size of a block in bytes.
 pub(in crate::dm) const BLOCK: usize = 4096;
+/// Where the superblock is, of thin pools and of caches.
+pub(in crate::dm) const SUPERBLOCK: u64 = 0;
 /// How many blocks are kept in memory that are the same on the device: 16 MiB.
 const MAX_CLEAN: usize = 4096;
 
@@ -171,18 +173,30 @@ impl Blocks {
 
     /// Writes all that is staged.
     pub(in crate::dm) fn commit(&mut self) -> Result<()> {
-        let staged = std::mem::take(&mut self.staged);
-        for (number, (kind, block)) in staged {
-            self.clean().remove(&number);
-            let mut bytes = *block;
-            put(&mut bytes, kind.number_at(), &number.to_le_bytes());
-            let sum = kind.checksum(&bytes);
-            put(&mut bytes, 0, &sum.to_le_bytes());
-            self.device.write_at(number * BLOCK as u64, &bytes)?;
-            let mut clean = self.clean();
-            if clean.len() < MAX_CLEAN {
-                clean.insert(number, (kind, Arc::new(bytes)));
-            }
+        while let Some((number, block)) = self.staged.pop_first() {
+            self.write(number, block)?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that is staged but the superblock.
+    pub(super) fn commit_below_superblock(&mut self) -> Result<()> {
+        let superblock = self.staged.remove(&SUPERBLOCK);
+        self.commit()?;
+        self.staged.extend(superblock.map(|superblock| (SUPERBLOCK, superblock)));
+        Ok(())
+    }
+
+    fn write(&mut self, number: u64, (kind, block): (Kind, Block)) -> Result<()> {
+        self.clean().remove(&number);
+        let mut bytes = *block;
+        put(&mut bytes, kind.number_at(), &number.to_le_bytes());
+        let sum = kind.checksum(&bytes);
+        put(&mut bytes, 0, &sum.to_le_bytes());
+        self.device.write_at(number * BLOCK as u64, &bytes)?;
+        let mut clean = self.clean();
+        if clean.len() < MAX_CLEAN {
+            clean.insert(number, (kind, Arc::new(bytes)));
         }
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! Changing B-trees.
 
-use std::io;
-
 use super::block::{Kind, corrupt, le64};
 use super::btree::{MAX_DEPTH, Values, leaf_at};
 use super::node::{Node, OpenNode, Value, value};
@@ -136,7 +134,7 @@ impl Store {
         Ok(())
     }
 
-    /// A node that only this tree has, to be changed: itself, or a copy if others have it, too.
+    /// A node that only this tree has, to be changed: itself if the last commit does not have it, else a copy.
     fn open(&mut self, values: Values, number: u64, depth: u32) -> Result<(u64, OpenNode)> {
         if depth >= MAX_DEPTH {
             return Err(corrupt(format!("B-tree (deeper than {MAX_DEPTH} levels)"), number));
@@ -145,23 +143,28 @@ impl Store {
         if !node.is_internal && node.value_bytes != values.bytes() {
             return Err(corrupt("B-tree node (size of values)", number));
         }
-        match self.references(Space::Metadata, number)? {
-            0 => Err(corrupt("B-tree node (the space map says that it is free)", number)),
-            1 => Ok((number, node)),
-            _ if values.is_space_map() => Err(corrupt("B-tree node (of a space map, and shared)", number)),
-            _ => {
-                let copy = self.write_new(&node)?;
-                self.drop_reference(Space::Metadata, number)?;
-                for (_, value) in &node.entries {
-                    if node.is_internal || values == Values::Trees {
-                        self.add_reference(Space::Metadata, le64(value, 0))?;
-                    } else if values == Values::Mappings {
-                        self.add_reference(Space::Data, le64(value, 0) >> 24)?;
-                    }
+        let references = self.references(Space::Metadata, number)?;
+        match references {
+            0 => return Err(corrupt("B-tree node (the space map says that it is free)", number)),
+            1 if self.changes.is_new(number) => return Ok((number, node)),
+            1 => {}
+            _ if values.is_space_map() => {
+                return Err(corrupt("B-tree node (of a space map, and shared)", number));
+            }
+            _ => {}
+        }
+        let copy = self.write_new(&node)?;
+        self.drop_reference(Space::Metadata, number)?;
+        if references > 1 {
+            for (_, value) in &node.entries {
+                if node.is_internal || values == Values::Trees {
+                    self.add_reference(Space::Metadata, le64(value, 0))?;
+                } else if values == Values::Mappings {
+                    self.add_reference(Space::Data, le64(value, 0) >> 24)?;
                 }
-                Ok((copy, node))
             }
         }
+        Ok((copy, node))
     }
 
     fn write(&mut self, number: u64, node: &OpenNode) -> Result<()> {
@@ -170,14 +173,7 @@ impl Store {
     }
 
     fn write_new(&mut self, node: &OpenNode) -> Result<u64> {
-        let number = self.allocate(Space::Metadata)?;
-        if number >= self.blocks.count() {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "the metadata device is smaller than its space map says",
-            )
-            .into());
-        }
+        let number = self.take_block()?;
         node.encode(self.blocks.create(number, Kind::Node));
         Ok(number)
     }

@@ -4,9 +4,10 @@
 //! Spec: Linux `drivers/md/persistent-data/`, which is the only one. All numbers are little-endian,
 //! all blocks have 4096 bytes.
 //!
-//! Linux never changes a block that an earlier transaction may need: it copies it. Here the devices
-//! below are changed as a whole or not at all, so a block with one reference is changed in place,
-//! and only one with more is copied.
+//! A [`Store`] never changes a block that the last commit needs, as in Linux: what is to change is copied to a free
+//! block first, and the superblock, which is written last, makes it count. So a commit that fails leaves what was
+//! there before. The metadata of caches is only ever changed by dropping entries, each of which may be dropped alone:
+//! its blocks are changed where they are.
 
 pub(super) mod array;
 pub(super) mod block;
@@ -14,20 +15,9 @@ pub(super) mod btree;
 mod edit;
 pub(super) mod node;
 pub(super) mod space_map;
+mod store;
 
-use block::Blocks;
-use space_map::SpaceMap;
-
-/// Metadata that can be changed: blocks, and what is known of the space in two address spaces.
-///
-/// Changes are staged, and reach the device with [`Blocks::commit`].
-pub(super) struct Store {
-    pub(super) blocks: Blocks,
-    /// The reference counts of the metadata's own blocks.
-    pub(super) metadata: SpaceMap,
-    /// The reference counts of the data blocks.
-    pub(super) data: SpaceMap,
-}
+pub(super) use store::Store;
 
 /// One of the two address spaces of a [`Store`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //!
 //! Counts up to 2 are in bitmaps, two bits each; 3 there means that the count is in a B-tree.
 
+use std::collections::HashSet;
 use std::io;
 
 use zerocopy::little_endian::U64;
@@ -76,6 +77,12 @@ impl SpaceMap {
             bitmap_root: U64::new(self.index),
             ref_count_root: U64::new(self.overflow),
         }
+    }
+
+    /// Notes that blocks which were passed over can be taken from now on.
+    pub(super) fn can_take_again(&mut self, freed: &HashSet<u64>) {
+        let first = freed.iter().map(|block| block / PER_BITMAP).min();
+        self.full_below = first.map_or(self.full_below, |first| first.min(self.full_below));
     }
 }
 
@@ -156,16 +163,16 @@ impl Store {
 
     fn set_entry(&mut self, space: Space, index: u64, entry: Entry) -> Result<()> {
         let root = self.map(space).index;
-        match space {
+        let root = match space {
             Space::Metadata => {
+                let root = self.own(root, Kind::Index)?;
                 let at = usize::try_from(index).map_err(io::Error::other)? * ENTRY + BITMAP_HEADER;
                 put(self.blocks.edit(root, Kind::Index)?, at, &entry.encode());
+                root
             }
-            Space::Data => {
-                let root = self.insert(Values::Bitmaps, root, index, &entry.encode())?;
-                self.map_mut(space).index = root;
-            }
-        }
+            Space::Data => self.insert(Values::Bitmaps, root, index, &entry.encode())?,
+        };
+        self.map_mut(space).index = root;
         Ok(())
     }
 
@@ -177,6 +184,11 @@ impl Store {
                 format!("reference to {} block {block} of {}", space.name(), map.blocks),
                 map.index,
             ));
+        }
+        if space == Space::Metadata
+            && let Some(count) = self.changes.counts.get(&block)
+        {
+            return Ok(*count);
         }
         let entry = self.entry(space, block / PER_BITMAP)?;
         let bitmap = self.blocks.read(entry.bitmap, Kind::Bitmap)?;
@@ -193,38 +205,59 @@ impl Store {
     }
 
     fn set_references(&mut self, space: Space, block: u64, old: u32, new: u32) -> Result<()> {
+        let map = self.map_mut(space);
+        let allocated = match (old, new) {
+            (0, 1..) => map.allocated.checked_add(1).filter(|n| *n <= map.blocks),
+            (1.., 0) => map.allocated.checked_sub(1),
+            _ => Some(map.allocated),
+        };
+        map.allocated = allocated.ok_or_else(|| {
+            corrupt(format!("{} space map (number of blocks in use)", space.name()), map.index)
+        })?;
+        if new == 0 {
+            self.changes.free(space, block);
+        }
+        match space {
+            Space::Metadata => {
+                self.changes.counts.insert(block, new);
+                Ok(())
+            }
+            Space::Data => self.record(space, block, new),
+        }
+    }
+
+    /// Puts a count into its bitmap, or the tree of those above 2.
+    pub(super) fn record(&mut self, space: Space, block: u64, new: u32) -> Result<()> {
         let (index, within) = (block / PER_BITMAP, block % PER_BITMAP);
         let mut entry = self.entry(space, index)?;
-        let bitmap = self.blocks.edit(entry.bitmap, Kind::Bitmap)?;
+        let number = self.own(entry.bitmap, Kind::Bitmap)?;
+        let is_moved = number != entry.bitmap;
+        entry.bitmap = number;
+        let bitmap = self.blocks.edit(number, Kind::Bitmap)?;
+        let old = bits(bitmap, within);
         set_bits(bitmap, within, u8::try_from(new).unwrap_or(MANY).min(MANY));
         // Below 16320.
         let within = u32::try_from(within).map_err(io::Error::other)?;
-        let wrong = || corrupt(format!("{} space map (number of free blocks)", space.name()), entry.bitmap);
-        if old == 0 && new != 0 {
-            entry.free = entry.free.checked_sub(1).ok_or_else(wrong)?;
-            if entry.none_free_before == within {
-                entry.none_free_before = within + 1;
-            }
-            let map = self.map_mut(space);
-            map.allocated = map.allocated.checked_add(1).filter(|n| *n <= map.blocks).ok_or_else(wrong)?;
-            self.set_entry(space, index, entry)?;
-        } else if old != 0 && new == 0 {
-            entry.free = entry.free.checked_add(1).ok_or_else(wrong)?;
+        let wrong = || corrupt(format!("{} space map (number of free blocks)", space.name()), number);
+        let free = match (old, new) {
+            (0, 1..) => entry.free.checked_sub(1).ok_or_else(wrong)?,
+            (1.., 0) => entry.free.checked_add(1).ok_or_else(wrong)?,
+            _ => entry.free,
+        };
+        if free < entry.free && entry.none_free_before == within {
+            entry.none_free_before = within + 1;
+        } else if free > entry.free {
             entry.none_free_before = entry.none_free_before.min(within);
-            let map = self.map_mut(space);
-            map.allocated = map.allocated.checked_sub(1).ok_or_else(wrong)?;
-            map.full_below = map.full_below.min(index);
-            self.set_entry(space, index, entry)?;
+        }
+        if is_moved || free != entry.free {
+            self.set_entry(space, index, Entry { free, ..entry })?;
         }
         // All of the map above is staged by now: the tree may need metadata blocks itself.
         let root = self.map(space).overflow;
-        let many = u32::from(MANY);
-        if new >= many {
-            let root = self.insert(Values::Counts, root, block, &new.to_le_bytes())?;
-            self.map_mut(space).overflow = root;
-        } else if old >= many {
-            let root = self.remove(Values::Counts, root, block)?;
-            self.map_mut(space).overflow = root;
+        if new >= u32::from(MANY) {
+            self.map_mut(space).overflow = self.insert(Values::Counts, root, block, &new.to_le_bytes())?;
+        } else if old == MANY {
+            self.map_mut(space).overflow = self.remove(Values::Counts, root, block)?;
         }
         Ok(())
     }
@@ -266,8 +299,11 @@ impl Store {
             let counts = (map.blocks - index * PER_BITMAP).min(PER_BITMAP);
             let bitmap = self.blocks.read(entry.bitmap, Kind::Bitmap)?;
             let mut places = entry.none_free_before.into()..counts;
-            if let Some(within) = places.find(|within| bits(&bitmap, *within) == 0) {
-                let block = index * PER_BITMAP + within;
+            let first = index * PER_BITMAP;
+            let is_free =
+                |within: &u64| bits(&bitmap, *within) == 0 && self.changes.can_take(space, first + within);
+            if let Some(within) = places.find(is_free) {
+                let block = first + within;
                 self.map_mut(space).full_below = index;
                 self.set_references(space, block, 0, 1)?;
                 return Ok(block);

@@ -7,7 +7,7 @@ use vmcraft_block::BlockDevice;
 
 use super::superblock::Superblock;
 use super::volume::Volume;
-use crate::dm::persistent::block::{BLOCK, Blocks, Kind, corrupt, le32, le64, put};
+use crate::dm::persistent::block::{BLOCK, Blocks, Kind, SUPERBLOCK, corrupt, le32, le64, put};
 use crate::dm::persistent::btree::{Leaf, Values, leaf_at};
 use crate::dm::persistent::{Space, Store};
 use crate::{Error, Result};
@@ -154,7 +154,7 @@ impl Pool {
     ) -> Result<Arc<Self>> {
         let blocks = Blocks::new(metadata);
         let (superblock, metadata_map, data_map) =
-            Superblock::decode(&blocks.read(0, Kind::ThinSuperblock)?)?;
+            Superblock::decode(&blocks.read(SUPERBLOCK, Kind::ThinSuperblock)?)?;
         let needed = data_map.blocks.checked_mul(superblock.block_bytes);
         if needed.is_none_or(|needed| needed > data.size()) {
             return Err(Error::Incomplete(format!(
@@ -171,7 +171,7 @@ impl Pool {
             read_only: superblock.read_only,
             state: RwLock::new(State {
                 name: name.into(),
-                store: Store { blocks, metadata: metadata_map, data: data_map },
+                store: Store::new(blocks, metadata_map, data_map),
                 superblock,
             }),
         }))
@@ -210,6 +210,7 @@ impl Pool {
     /// [`Error::Corrupt`] if the metadata is.
     pub fn volumes(&self) -> Result<Vec<VolumeDetails>> {
         let state = self.read();
+        state.check_known()?;
         let (mut found, mut next) = (Vec::new(), Some(0));
         while let Some(key) = next {
             let leaf = leaf_at(&state.store.blocks, state.superblock.details_root, Values::Details, key)?;
@@ -285,7 +286,20 @@ impl Pool {
 }
 
 impl State {
+    /// Refuses if nobody knows what the metadata device has.
+    fn check_known(&self) -> Result<()> {
+        match self.store.lost() {
+            None => Ok(()),
+            Some(why) => Err(Error::Refused(format!(
+                "thin pool {} is not used any more: writing the superblock of its metadata failed ({why}), and what is \
+                 there now is neither the old one nor known",
+                self.name
+            ))),
+        }
+    }
+
     fn details(&self, id: u32) -> Result<VolumeDetails> {
+        self.check_known()?;
         let root = self.superblock.details_root;
         let leaf = leaf_at(&self.store.blocks, root, Values::Details, id.into())?;
         let found = leaf.get(id.into()).map(|value| VolumeDetails::decode(id, value));
@@ -311,21 +325,23 @@ impl State {
         &mut self,
         change: impl FnOnce(&mut Change<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let maps = (self.store.metadata.clone(), self.store.data.clone());
+        self.check_known()?;
         let roots = (self.superblock.mapping_root, self.superblock.details_root);
         let mut begun = Change { state: self, takes_blocks: false };
         let result = change(&mut begun).and_then(|value| {
-            if begun.takes_blocks {
+            let takes_blocks = begun.takes_blocks;
+            self.store.settle()?;
+            if takes_blocks {
                 self.check_reserve()?;
             }
-            let block = self.store.blocks.edit(0, Kind::ThinSuperblock)?;
-            self.superblock.encode(&self.store.metadata, &self.store.data, block);
-            self.store.blocks.commit()?;
+            let superblock = &self.superblock;
+            self.store.commit(Kind::ThinSuperblock, |metadata, data, block| {
+                superblock.encode(metadata, data, block);
+            })?;
             Ok(value)
         });
         if result.is_err() {
-            self.store.blocks.abandon();
-            (self.store.metadata, self.store.data) = maps;
+            self.store.abandon();
             (self.superblock.mapping_root, self.superblock.details_root) = roots;
         }
         result.map_err(|error| io::Error::new(error.kind(), format!("thin pool {}: {error}", self.name)))

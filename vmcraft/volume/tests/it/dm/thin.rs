@@ -42,7 +42,7 @@ impl Linux {
 }
 
 /// Lets `thin_check` look at metadata, and gives what `thin_dump` makes of it.
-fn check(metadata: &dyn BlockDevice, dir: &Path) -> String {
+pub(super) fn check(metadata: &dyn BlockDevice, dir: &Path) -> String {
     let file = dir.join("metadata");
     fs::write(&file, content(metadata)).expect("space for the metadata");
     let checked = run("thin_check", [&file]);
@@ -53,7 +53,7 @@ fn check(metadata: &dyn BlockDevice, dir: &Path) -> String {
 }
 
 /// Metadata that `thin_restore` makes of its XML.
-fn restore(xml: &str, mib: usize, dir: &Path) -> Arc<dyn BlockDevice> {
+pub(super) fn restore(xml: &str, mib: usize, dir: &Path) -> Arc<dyn BlockDevice> {
     let (source, target) = (dir.join("xml"), dir.join("restored"));
     fs::write(&source, xml).expect("space for XML");
     fs::write(&target, vec![0; mib << 20]).expect("space for the metadata");
