@@ -1,6 +1,7 @@
 //! Arrays of Linux software RAID in the stack.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use vmcraft_volume::md::{self, Array, MemberState};
 
@@ -13,8 +14,16 @@ pub(super) const MEMBER: &str = "linux_raid_member";
 /// Those of arrays with metadata of firmware, which are refused by name.
 const OTHER_MEMBERS: &[&str] = &["isw_raid_member", "ddf_raid_member"];
 
-/// The number of the first array that has no claim to another. Linux counts down from it.
+/// The number of the first array that has no claim to another. `mdadm` counts down from it to 0, and then from
+/// [`LAST_NUMBER`] down to it.
 const FIRST_NUMBER: u32 = 127;
+const LAST_NUMBER: u32 = 511;
+/// The highest number that Linux gives an array's device.
+const HIGHEST_CLAIM: u32 = (1 << 20) - 1;
+/// The host in the names of arrays that are at home everywhere.
+const ANY_HOST: &str = "any:";
+/// The same in the UUIDs of metadata 0.90, which end with a hash of the host's name: the SHA-1 of `any`.
+const ANY_HOST_UUID: &str = ":0002fec5:13a5c7d1";
 
 impl Stack {
     /// The arrays that were found, with the names of their devices.
@@ -46,9 +55,11 @@ impl Stack {
             }
         }
         self.arrays.clear();
+        self.number_arrays(&scanned.arrays);
         let mut found = Vec::new();
         for array in scanned.arrays {
-            let name = self.array_name(&array.uuid);
+            let number = self.array_numbers.get(&array.uuid).copied().unwrap_or_default();
+            let name = device(number);
             self.note_array_members(&name, &array);
             if !self.stopped_arrays.contains(&array.uuid) {
                 found.push(volume(name.clone(), &array));
@@ -58,12 +69,24 @@ impl Stack {
         found
     }
 
-    /// The name of an array's device: the same as long as the disks stay.
-    fn array_name(&mut self, uuid: &str) -> String {
-        let taken: BTreeSet<u32> = self.array_numbers.values().copied().collect();
-        let free = (0..=FIRST_NUMBER).rev().chain(FIRST_NUMBER + 1..).find(|number| !taken.contains(number));
-        let number = self.array_numbers.entry(uuid.to_owned()).or_insert(free.unwrap_or(u32::MAX));
-        format!("/dev/md{number}")
+    /// Gives new arrays their numbers: those that claim one first, then the others in the order of their first
+    /// members. An array keeps its number as long as the disks stay.
+    fn number_arrays(&mut self, arrays: &[Array]) {
+        let mut taken: BTreeSet<u32> = self.array_numbers.values().copied().collect();
+        let new: Vec<_> =
+            arrays.iter().filter(|array| !self.array_numbers.contains_key(&array.uuid)).collect();
+        for array in &new {
+            if let Some(number) = claim(array).filter(|number| taken.insert(*number)) {
+                self.array_numbers.insert(array.uuid.clone(), number);
+            }
+        }
+        for array in new {
+            let Entry::Vacant(entry) = self.array_numbers.entry(array.uuid.clone()) else { continue };
+            // After the last one are more arrays than `mdadm` starts.
+            let free = (0..=FIRST_NUMBER).rev().chain((FIRST_NUMBER + 1..=LAST_NUMBER).rev());
+            let number = free.chain(LAST_NUMBER + 1..).find(|number| taken.insert(*number));
+            entry.insert(number.unwrap_or(u32::MAX));
+        }
     }
 
     /// Says of each member which array it belongs to.
@@ -83,11 +106,51 @@ impl Stack {
     }
 }
 
+fn device(number: u32) -> String {
+    format!("/dev/md{number}")
+}
+
+/// Whether an array is at home on any host. The names of others say nothing here.
+fn is_of_any_host(array: &Array) -> bool {
+    match array.preferred_minor {
+        Some(_) => array.uuid.ends_with(ANY_HOST_UUID),
+        None => array.name.starts_with(ANY_HOST),
+    }
+}
+
+/// What an array is called, after the host that it was made on: metadata 0.90 has a number for it.
+fn short_name(array: &Array) -> String {
+    let name = || array.name.split_once(':').map_or(array.name.as_str(), |(_, name)| name).to_owned();
+    array.preferred_minor.map_or_else(name, |minor| minor.to_string())
+}
+
+/// The number that an array's device has if it is free.
+fn claim(array: &Array) -> Option<u32> {
+    let name = short_name(array);
+    let digits = name.strip_prefix("md").unwrap_or(&name);
+    let is_number = is_of_any_host(array) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|number| is_number && *number <= HIGHEST_CLAIM)
+}
+
+/// What an array is called in `/dev/md`: as `mdadm` calls it where it is not at home, and last without its host.
+fn names(array: &Array) -> Vec<String> {
+    let short = short_name(array);
+    if short.is_empty() {
+        return Vec::new();
+    }
+    let plain = |name: &str| name.replace('/', "-").replace([' ', '\t'], "_");
+    let abroad = match array.name.contains(':') {
+        _ if is_of_any_host(array) => None,
+        true => Some(plain(&array.name)),
+        false => Some(format!("{}_0", plain(&short))),
+    };
+    abroad.into_iter().chain([plain(&short)]).collect()
+}
+
 fn volume(name: String, array: &Array) -> Found {
-    let short = array.name.rsplit(':').next().filter(|name| !name.is_empty());
-    let number = array.preferred_minor.or_else(|| short.and_then(|name| name.parse().ok()));
-    let mut aliases: Vec<String> = short.map(|name| format!("/dev/md/{name}")).into_iter().collect();
-    aliases.extend(number.map(|number| format!("/dev/md{number}")));
+    let mut aliases: Vec<String> = names(array).iter().map(|name| format!("/dev/md/{name}")).collect();
+    // At home, an array that was made with a number has it.
+    aliases.extend(short_name(array).parse().ok().map(device));
     let missing = array.missing.len();
     let mut notes = Vec::new();
     if missing > 0 {

@@ -10,6 +10,7 @@ mod file_flags;
 mod kernel_volumes;
 mod looking;
 mod making;
+mod md_numbers;
 mod mounting;
 mod partitioning;
 mod reading;
