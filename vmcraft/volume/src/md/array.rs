@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, Slice};
 
-use super::record::{Kept, MdDevice, Record};
+use super::record::{Kept, Members};
 use super::superblock::{Metadata, Superblock};
 use super::{Level, bad_blocks};
-use crate::raid::{Geometry, RaidDevice, RaidMember};
+use crate::raid::{Geometry, RaidDevice, RaidMember, Record, Recorded};
 use crate::{Error, Member, Result};
 
 /// An array that was found.
@@ -156,22 +156,24 @@ impl Array {
         let record = if is_complete {
             None
         } else {
-            Some(Record::new(self.kept(), geometry.layout, geometry.chunk_bytes, places)?)
+            let kept = self.kept();
+            let bitmap = kept.bitmap()?;
+            Some(Record::new(Box::new(kept), bitmap, geometry))
         };
         let refusal =
             self.read_only.as_ref().map(|reason| format!("{} cannot be written: {reason}", self.title()));
-        Ok(Arc::new(MdDevice { inner: raid, record, refusal }))
+        Ok(Arc::new(Recorded { inner: raid, record, refusal }))
     }
 
     /// The members that are of the array as it is now.
-    fn kept(&self) -> Vec<Kept> {
+    fn kept(&self) -> Members {
         let kept = self.members.iter().filter(|member| !matches!(member.state, MemberState::LeftOut(_)));
-        kept.map(|member| Kept {
+        let kept = kept.map(|member| Kept {
             device: member.member.device.clone(),
             superblock: member.superblock.clone(),
             is_incomplete: matches!(member.state, MemberState::Rebuilding | MemberState::Replacing),
-        })
-        .collect()
+        });
+        Members(kept.collect())
     }
 
     /// What messages call it.

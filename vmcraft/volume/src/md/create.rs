@@ -8,12 +8,11 @@ use vmcraft_block::BlockDevice;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::array::Array;
-use super::bitmap;
 use super::level::Level;
 use super::scan::scan;
 use super::superblock::{MAGIC, Metadata, SECTOR};
 use super::v1::{self, RawSuperblock};
-use crate::raid::{Geometry, Layout};
+use crate::raid::{Geometry, Layout, new_bitmap};
 use crate::{Error, Member, Result};
 
 /// `mdadm`'s chunk.
@@ -299,7 +298,7 @@ impl NewArray {
         if self.has_bitmap {
             raw.bitmap_offset.set(from_superblock(place.bitmap)?);
             let len = usize::try_from(place.bitmap_len).unwrap_or(0); // at most 128 KiB
-            device.write_at(place.bitmap, &bitmap::new_bytes(raw.set_uuid, len, covered, is_clean))?;
+            device.write_at(place.bitmap, &new_bitmap(raw.set_uuid, len, covered, is_clean))?;
         }
         raw.max_dev.set(u32::try_from(ROLES).unwrap_or(0));
         let mut bytes = vec![0; 4096];

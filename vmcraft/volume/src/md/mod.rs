@@ -12,7 +12,6 @@
 
 mod array;
 mod bad_blocks;
-mod bitmap;
 mod create;
 mod level;
 mod record;

@@ -5,6 +5,7 @@
 //!
 //! Spec: the behaviour of Linux `drivers/md/{linear,raid0,raid1,raid10,raid5}.c`.
 
+mod bitmap;
 mod device;
 mod galois;
 mod geometry;
@@ -12,12 +13,15 @@ mod locks;
 mod parity;
 mod placement;
 mod raid10;
+mod record;
 #[cfg(test)]
 mod tests;
 mod zones;
 
+pub(crate) use bitmap::{Bitmap, new_bytes as new_bitmap};
 pub(crate) use device::{RaidDevice, RaidMember};
 pub(crate) use geometry::{Geometry, Layout};
 pub(crate) use placement::ParityLayout;
 pub(crate) use raid10::Raid10;
+pub(crate) use record::{Record, Recorded, Superblocks};
 pub(crate) use zones::ZoneOrder;

@@ -1,6 +1,7 @@
 //! Targets of the device mapper, measured against Linux and the tools for their metadata.
 
 mod cache;
+mod degraded;
 mod failing;
 mod hostile;
 mod lvm;

@@ -1,6 +1,7 @@
 //! The write-intent bitmap: which parts of the array may differ between members.
 //!
 //! Each member has a copy. A bit that is set makes Linux bring that part up to date on a member that comes back.
+//! LVM's RAID volumes have the same in the volumes with their metadata.
 //!
 //! Spec: Linux `drivers/md/md-bitmap.h`, `bitmap_super_t`: 256 bytes, little-endian, and the bits behind them.
 
@@ -12,8 +13,9 @@ use vmcraft_block::BlockDevice;
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::superblock::SECTOR;
+use super::Layout;
 
+const SECTOR: u64 = 512;
 const MAGIC: u32 = 0x6d74_6962; // "bitm"
 /// 3 has the bits in the byte order of the host, which is ours but for machines that are rare; 5 is for clusters.
 const VERSIONS: Range<u32> = 3..5;
@@ -22,7 +24,7 @@ const STATE_STALE: u32 = 2;
 
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct RawBitmap {
+struct RawBitmap {
     magic: U32,
     version: U32,
     uuid: [u8; 16],
@@ -45,17 +47,52 @@ pub(super) struct RawBitmap {
 const _: () = assert!(size_of::<RawBitmap>() == 256);
 
 /// A bitmap with a copy on each of several members.
-pub(super) struct Bitmap {
+pub(crate) struct Bitmap {
     /// The members with the place of the bitmap on each.
     copies: Vec<(Arc<dyn BlockDevice>, u64)>,
     chunk: u64,
     bits: u64,
 }
 
+/// What a bitmap counts.
+pub(crate) enum Unit {
+    /// Bytes of the array.
+    Array,
+    /// Bytes of each member: this many for so many of the array.
+    Stripes { member: u64, array: u64 },
+}
+
+impl Unit {
+    /// What the bitmap of an array of `places` members counts.
+    pub(crate) fn of(layout: Layout, chunk: u64, places: usize) -> Self {
+        let parities = match layout {
+            Layout::SingleParity(_) => 1,
+            Layout::DoubleParity(_) => 2,
+            _ => 0,
+        };
+        match places.saturating_sub(parities) as u64 {
+            width if parities > 0 && width > 0 => {
+                Self::Stripes { member: chunk, array: chunk.saturating_mul(width) }
+            }
+            _ => Self::Array,
+        }
+    }
+
+    /// What a range of bytes of the array is in what the bitmap counts.
+    pub(crate) fn range(&self, range: Range<u64>) -> Range<u64> {
+        match *self {
+            Self::Array => range,
+            Self::Stripes { member, array } => {
+                range.start / array * member..range.end.div_ceil(array).saturating_mul(member)
+            }
+        }
+    }
+}
+
 impl Bitmap {
     /// The bitmap of the members, each with its place; `None` if it is not one that Linux would use: then it brings all
     /// of a member up to date anyway.
-    pub(super) fn read(copies: Vec<(Arc<dyn BlockDevice>, u64)>, events: u64) -> io::Result<Option<Self>> {
+    pub(crate) fn read(copies: Vec<(Arc<dyn BlockDevice>, u64)>, events: u64) -> io::Result<Option<Self>> {
         let Some((device, offset)) = copies.first() else { return Ok(None) };
         let mut raw = RawBitmap::new_zeroed();
         device.read_at(*offset, raw.as_mut_bytes())?;
@@ -77,7 +114,7 @@ impl Bitmap {
     }
 
     /// Says in all copies that they fit an array with so many events.
-    pub(super) fn set_events(&self, events: u64) -> io::Result<()> {
+    pub(crate) fn set_events(&self, events: u64) -> io::Result<()> {
         self.copies.iter().try_for_each(|(device, offset)| {
             let mut raw = RawBitmap::new_zeroed();
             device.read_at(*offset, raw.as_mut_bytes())?;
@@ -86,8 +123,33 @@ impl Bitmap {
         })
     }
 
+    /// Whether a bit is set in any of the copies.
+    pub(crate) fn has_marks(&self) -> io::Result<bool> {
+        let bytes = self.bits.div_ceil(8);
+        let mut buffer = [0; 4096];
+        for (device, offset) in &self.copies {
+            let mut at = 0;
+            while at < bytes {
+                let len = usize::try_from(bytes - at).unwrap_or(usize::MAX).min(buffer.len());
+                let piece = &mut buffer[..len];
+                device.read_at(offset + HEADER + at, piece)?;
+                at += len as u64;
+                // The bits behind the last one may be set.
+                if at == bytes
+                    && let (Some(last), behind @ 1..) = (piece.last_mut(), bytes * 8 - self.bits)
+                {
+                    *last &= u8::MAX >> behind;
+                }
+                if piece.iter().any(|byte| *byte != 0) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     /// Sets the bits for a range of bytes in all copies. One caller at a time.
-    pub(super) fn mark(&self, range: Range<u64>) -> io::Result<()> {
+    pub(crate) fn mark(&self, range: Range<u64>) -> io::Result<()> {
         let last = (range.end.saturating_sub(1) / self.chunk).min(self.bits.saturating_sub(1));
         let first = (range.start / self.chunk).min(last);
         if range.is_empty() || self.bits == 0 {
@@ -136,7 +198,7 @@ fn chunk_for(space: u64, covered: u64) -> u64 {
 }
 
 /// The bytes of a new bitmap that fills `space` bytes: with all bits set, or none.
-pub(super) fn new_bytes(uuid: [u8; 16], space: usize, covered: u64, is_clean: bool) -> Vec<u8> {
+pub(crate) fn new_bytes(uuid: [u8; 16], space: usize, covered: u64, is_clean: bool) -> Vec<u8> {
     let mut raw = RawBitmap::new_zeroed();
     raw.magic.set(MAGIC);
     raw.version.set(4);
