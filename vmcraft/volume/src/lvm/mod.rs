@@ -11,6 +11,7 @@ mod area;
 mod edit;
 mod group;
 mod label;
+mod relations;
 mod report;
 mod scan;
 mod segment;
