@@ -192,8 +192,9 @@ impl Guest {
 
     /// Remove a logical volume, or all of a volume group
     ///
-    /// What it held is lost, and so are its snapshots. With `/dev/VG`, all logical volumes of that group are
-    /// removed, and the group stays.
+    /// What it held is lost, and so are its snapshots, the volumes of a pool, and those that read from it as
+    /// their external origin. Snapshots of thin volumes stay. With `/dev/VG`, all logical volumes of that group
+    /// are removed, and the group stays.
     ///
     /// ```guestfish
     /// lvremove /dev/vg/lv
@@ -203,8 +204,10 @@ impl Guest {
         let group = text.strip_prefix("/dev/").unwrap_or(&text);
         let is_group = self.group_names()?.iter().any(|name| name == group);
         let (group, volumes, removed): (String, Vec<_>, Vec<_>) = if is_group {
-            let volumes = self.volume_group(group)?.visible_volumes().map(|volume| volume.name.clone());
-            let volumes: Vec<_> = volumes.collect();
+            let found = self.volume_group(group)?;
+            let mut volumes: Vec<_> = found.visible_volumes().map(|volume| volume.name.clone()).collect();
+            // A pool takes its volumes along: they need not be taken out of it first.
+            volumes.sort_by_key(|name| found.public_volumes().any(|volume| volume.name == *name));
             (group.to_owned(), volumes.clone(), volumes)
         } else {
             let (group, volume) = self.group_and_volume(device)?;

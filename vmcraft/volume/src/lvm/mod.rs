@@ -30,6 +30,7 @@ pub use scan::scan;
 pub use segment::{Area, AreaOn, CacheVolume, RaidImage, Segment, SegmentKind};
 pub use uuid::LvmUuid;
 
+use crate::dm::thin::Pool;
 use crate::{Error, Member, Result};
 
 /// What [`scan`] found.
@@ -189,6 +190,12 @@ impl VolumeGroup {
     pub fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>> {
         let mut shared = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         activate::open(self, &mut shared, name)
+    }
+
+    /// The thin pool with this name, which is shared with the volumes of it that are open.
+    fn thin_pool(&self, name: &str) -> Result<Arc<Pool>> {
+        let mut shared = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        activate::open_pool(self, &mut shared, name)
     }
 }
 

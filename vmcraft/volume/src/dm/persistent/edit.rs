@@ -134,6 +134,34 @@ impl Store {
         Ok(())
     }
 
+    /// Counts one reference less to a tree of mappings. What nobody has any more is given back, with its data blocks.
+    pub(in crate::dm) fn drop_mappings(&mut self, root: u64) -> Result<()> {
+        // Each entry of a node that is given back is one reference less, so this ends.
+        let mut next = vec![(root, 0)];
+        while let Some((number, depth)) = next.pop() {
+            if depth >= MAX_DEPTH {
+                return Err(corrupt(format!("B-tree (deeper than {MAX_DEPTH} levels)"), root));
+            }
+            let block = self.blocks.read(number, Kind::Node)?;
+            let node = Node::new(&block);
+            if node.value_bytes() != Values::Mappings.bytes() {
+                return Err(corrupt("B-tree node (size of values)", number));
+            }
+            if self.drop_reference(Space::Metadata, number)? > 0 {
+                continue;
+            }
+            for index in 0..node.len() {
+                let value = node.value64(index);
+                if node.is_internal() {
+                    next.push((value, depth + 1));
+                } else {
+                    self.drop_reference(Space::Data, value >> 24)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A node that only this tree has, to be changed: itself if the last commit does not have it, else a copy.
     fn open(&mut self, values: Values, number: u64, depth: u32) -> Result<(u64, OpenNode)> {
         if depth >= MAX_DEPTH {

@@ -248,6 +248,24 @@ impl Pool {
         Ok(Arc::new(Volume::new(self.clone(), id, size_bytes, origin)))
     }
 
+    /// Removes volumes, as the pool's message `delete` does, and notes the transaction of user space in which that
+    /// was. What only they had goes back to the pool. Volumes that the pool has not are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the pool cannot be written, and [`Error::Corrupt`] within it if its metadata is.
+    pub fn remove_volumes(&self, ids: &[u32], transaction_id: u64) -> Result<()> {
+        self.check_writable()?;
+        let there: Vec<u32> = self.volumes()?.iter().map(|volume| volume.id).collect();
+        self.write().transact(|change| {
+            for id in ids.iter().filter(|id| there.contains(id)) {
+                change.remove_volume(*id)?;
+            }
+            change.state.superblock.transaction_id = transaction_id;
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Whether neither metadata nor data may be written.
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only.is_some()
@@ -326,7 +344,7 @@ impl State {
         change: impl FnOnce(&mut Change<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.check_known()?;
-        let roots = (self.superblock.mapping_root, self.superblock.details_root);
+        let old = self.superblock.clone();
         let mut begun = Change { state: self, takes_blocks: false };
         let result = change(&mut begun).and_then(|value| {
             let takes_blocks = begun.takes_blocks;
@@ -342,7 +360,7 @@ impl State {
         });
         if result.is_err() {
             self.store.abandon();
-            (self.superblock.mapping_root, self.superblock.details_root) = roots;
+            self.superblock = old;
         }
         result.map_err(|error| io::Error::new(error.kind(), format!("thin pool {}: {error}", self.name)))
     }
@@ -424,6 +442,15 @@ impl Change<'_> {
             None => self.count_blocks(id, |n| n.checked_add(1))?,
         }
         Ok(data_block)
+    }
+
+    /// Takes a volume out of the pool, with all blocks that only it has.
+    fn remove_volume(&mut self, id: u32) -> Result<()> {
+        let tree = self.own_tree(id)?;
+        let State { store, superblock, .. } = &mut *self.state;
+        superblock.details_root = store.remove(Values::Details, superblock.details_root, id.into())?;
+        superblock.mapping_root = store.remove(Values::Trees, superblock.mapping_root, id.into())?;
+        store.drop_mappings(tree)
     }
 
     /// Takes a block from a volume, and gives the data block if nobody has it any more.

@@ -61,6 +61,7 @@ const _: () = assert!(size_of::<RawSuperblock>() == 0x16c);
 const _: () = assert!(std::mem::offset_of!(RawSuperblock, data_mapping_root) == 0x140);
 
 /// The superblock, checked.
+#[derive(Clone)]
 pub(super) struct Superblock {
     /// The size of a data block in bytes.
     pub(super) block_bytes: u64,
@@ -124,6 +125,7 @@ impl Superblock {
     /// Puts what can change into block 0.
     pub(super) fn encode(&self, metadata: &SpaceMap, data: &SpaceMap, block: &mut [u8; BLOCK]) {
         let Ok((raw, _)) = RawSuperblock::mut_from_prefix(block) else { return };
+        raw.trans_id = U64::new(self.transaction_id);
         raw.data_mapping_root = U64::new(self.mapping_root);
         raw.device_details_root = U64::new(self.details_root);
         raw.metadata_space_map_root = metadata.encode();

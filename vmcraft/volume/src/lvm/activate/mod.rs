@@ -53,6 +53,11 @@ pub(super) fn open(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Resu
     }
 }
 
+/// Opens a thin pool.
+pub(super) fn open_pool(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Result<Arc<Pool>> {
+    thin::open_pool(&mut Opener::new(group, shared), name)
+}
+
 /// Opens what segments are made of.
 pub(super) struct Opener<'a> {
     group: &'a VolumeGroup,

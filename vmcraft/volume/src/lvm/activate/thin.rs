@@ -56,7 +56,7 @@ fn stands_on(opener: &Opener<'_>, name: &str, pool: &str) -> bool {
 }
 
 /// Opens a pool once for all of its volumes.
-fn open_pool(opener: &mut Opener<'_>, name: &str) -> Result<Arc<Pool>> {
+pub(super) fn open_pool(opener: &mut Opener<'_>, name: &str) -> Result<Arc<Pool>> {
     if let Some(pool) = opener.shared.pools.get(name) {
         return Ok(Arc::clone(pool));
     }

@@ -57,15 +57,21 @@ impl Plan {
 impl Lvm {
     /// Writes a plan, and reads what is there now.
     fn carry_out(&mut self, plan: &Plan) -> Result<()> {
+        self.check_writable(plan)?;
+        for (device, offset, bytes) in &plan.writes {
+            device.write_at(*offset, bytes)?;
+        }
+        self.rescan();
+        Ok(())
+    }
+
+    /// Refuses a plan for devices that cannot be written.
+    fn check_writable(&self, plan: &Plan) -> Result<()> {
         if plan.writes.iter().any(|(device, ..)| device.is_read_only()) {
             let names: Vec<&str> =
                 self.members.iter().filter(|m| m.device.is_read_only()).map(|m| m.name.as_str()).collect();
             return Err(Error::Refused(format!("read-only: {}", names.join(", "))));
         }
-        for (device, offset, bytes) in &plan.writes {
-            device.write_at(*offset, bytes)?;
-        }
-        self.rescan();
         Ok(())
     }
 

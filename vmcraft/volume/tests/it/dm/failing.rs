@@ -136,6 +136,7 @@ fn fail_everywhere(change: &dyn Fn(&Arc<Pool>) -> io::Result<()>, ids: &[u32]) {
             assert!(contents(&pool, ids) == before, "{at}");
             let reopened = Pool::open("again", metadata.clone(), data, Options::default()).unwrap();
             assert!(contents(&reopened, ids) == before, "{at}");
+            assert_eq!((pool.transaction_id(), reopened.transaction_id()), (4, 4), "{at}");
             change(&pool).unwrap_or_else(|error| panic!("{at}, and again: {error}"));
             assert_ne!(check(&*metadata, dir.path()), dump, "{at}");
         }
@@ -170,4 +171,9 @@ fn a_discard_that_fails_changes_nothing() {
         },
         &[0, 1, 2],
     );
+}
+
+#[test]
+fn a_removal_that_fails_changes_nothing() {
+    fail_everywhere(&|pool| pool.remove_volumes(&[1], 5).map_err(io::Error::from), &[0, 2]);
 }

@@ -9,7 +9,8 @@ use testkit::appliance::{Disk, run_ok};
 use testkit::volumes::{self, Case};
 use testkit::{long_suites, tempdir};
 use vmcraft_block::{BlockDevice, MemoryDevice};
-use vmcraft_volume::lvm::{self, Lvm};
+use vmcraft_volume::dm::thin::{Options, Pool, VolumeDetails};
+use vmcraft_volume::lvm::{self, Lvm, SegmentKind};
 use vmcraft_volume::{Error, Member};
 
 use super::{check_extents, content, sha256};
@@ -305,4 +306,96 @@ fn lvm_reads_what_we_wrote() {
         dir.path(),
     );
     assert!(cache.ends_with("checked\n"), "{cache}");
+}
+
+/// The contents of all thin volumes, by name, and what the pool's own metadata says of them.
+fn thin_state(
+    found: &Lvm,
+    disks: &[Arc<dyn BlockDevice>],
+) -> (Vec<(String, String)>, Vec<VolumeDetails>, u64) {
+    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    let group = found.group("vg").expect("the group");
+    let contents = group.public_volumes().map(|lv| {
+        let volume = open(found, &lv.name).unwrap_or_else(|e| panic!("{}: {e}", lv.name));
+        (lv.name.clone(), sha256(&content(&*volume)))
+    });
+    let pool = Pool::open(
+        "vg/pool",
+        open(&scan(disks), "pool_tmeta").expect("the pool's metadata"),
+        open(&scan(disks), "pool_tdata").expect("the pool's data"),
+        Options::default(),
+    )
+    .expect("the pool");
+    let details = pool.volumes().expect("its volumes");
+    (contents.collect(), details, pool.transaction_id())
+}
+
+/// Removes volumes of the group with thin volumes.
+fn remove(disks: &[Arc<dyn BlockDevice>], names: &[&str]) -> Lvm {
+    let mut found = scan(disks);
+    for name in names {
+        let mut author = lvm::Author { random: &mut |bytes| bytes.fill(7), now: 1, host: "test" };
+        found.remove_volume("vg", name, &mut author).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    found
+}
+
+#[test] // The pool gives back what the volume alone had, and LVM's metadata and the pool's are of the same transaction.
+fn thin_volumes_are_removed() {
+    let case = volumes::case("lvm-thin");
+    for names in [&["thin"][..], &["snap"], &["thin", "discarded"], &["origin"], &["sparse", "snap", "empty"]]
+    {
+        let disks = disks(&case);
+        let (before, details, transaction) = thin_state(&scan(&disks), &disks);
+        let found = remove(&disks, names);
+        let mut gone = names.to_vec();
+        if names == ["origin"] {
+            gone.push("external");
+        }
+        let (after, left, now) = thin_state(&found, &disks);
+        let kept: Vec<_> = before.into_iter().filter(|(name, _)| !gone.contains(&&**name)).collect();
+        assert!(after == kept && !after.is_empty(), "{names:?}");
+        let thin = gone.iter().filter(|name| **name != "origin").count();
+        assert_eq!((left.len(), now), (details.len() - thin, transaction + thin as u64), "{names:?}");
+        let metadata = &found.group("vg").unwrap().metadata;
+        let pool = &metadata.logical_volume("pool").unwrap().segments[0];
+        let SegmentKind::ThinPool { transaction_id, .. } = &pool.kind else { panic!("{pool:?}") };
+        assert_eq!(*transaction_id, now, "{names:?}");
+    }
+}
+
+#[test] // The same as lvremove leaves, but for when and by whom it was done; and LVM goes on with it.
+fn removed_thin_volumes_are_as_lvm_removes_them() {
+    if !long_suites("removing thin volumes, in LVM as well") {
+        return;
+    }
+    let case = volumes::case("lvm-thin");
+    let names = ["thin", "discarded", "origin"];
+    let ours = disks(&case);
+    let removed = remove(&ours, &names);
+    let expected = thin_state(&removed, &ours);
+    let theirs: Vec<_> = case.disks.iter().map(|path| Disk::raw(path)).collect();
+    run_ok(&theirs, "vgchange -q -ay -K vg >&2; lvremove -q -f vg/thin vg/discarded vg/origin >&2");
+    let theirs = disks(&case);
+    let found = scan(&theirs);
+    assert_eq!(thin_state(&found, &theirs), expected);
+    let volumes = |found: &Lvm| found.group("vg").unwrap().metadata.logical_volumes.clone();
+    assert_eq!(volumes(&found), volumes(&removed));
+
+    let dir = tempdir();
+    let images: Vec<_> = (0..ours.len()).map(|n| dir.path().join(format!("{n}.img"))).collect();
+    for (image, disk) in images.iter().zip(&ours) {
+        fs::write(image, content(&**disk)).expect("space for an image");
+    }
+    let printed = run_ok(
+        &images.iter().map(|image| Disk::raw(image)).collect::<Vec<_>>(),
+        "vgck vg; vgchange -q -ay -K vg >&2
+        for lv in snap empty sparse; do sha256sum < /dev/vg/$lv; done
+        lvcreate -q -V 1m -T vg/pool -n theirs >&2; lvremove -q -f vg/empty >&2
+        vgchange -q -an vg >&2; lvchange -q -ay -y vg/pool_tmeta >&2; thin_check /dev/vg/pool_tmeta >&2
+        echo checked",
+    );
+    let sum = |name: &str| &expected.0.iter().find(|(other, _)| other == name).unwrap().1;
+    let sums: String = ["snap", "empty", "sparse"].map(|name| format!("{}  -\n", sum(name))).concat();
+    assert_eq!(printed, sums + "checked\n");
 }

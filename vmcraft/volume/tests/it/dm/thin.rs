@@ -305,6 +305,50 @@ fn discards_are_passed_down() {
     }
 }
 
+#[test] // What a snapshot shares stays with it, and all of the rest comes back to the pool.
+fn removed_volumes_leave_the_others_alone() {
+    let dir = tempdir();
+    let linux = Linux::unpack(dir.path());
+    let pool = linux.pool();
+    let mut left = vec![0, 1, 3, 7, 8];
+    let before: BTreeMap<u32, String> =
+        left.iter().map(|id| (*id, sha256(&content(&*linux.volume(&pool, *id))))).collect();
+    for (step, id) in [(1, 7), (2, 0), (3, 9), (4, 3), (5, 8), (6, 1)] {
+        let used = pool.data_usage().0;
+        pool.remove_volumes(&[id], 5 + step).unwrap();
+        left.retain(|other| *other != id);
+        let dump = check(&*linux.metadata, dir.path());
+        assert!(
+            !dump.contains(&format!(r#"dev_id="{id}""#))
+                && dump.contains(&format!(r#"transaction="{}""#, 5 + step))
+        );
+        assert!(pool.volume(id, 512, None).is_err());
+        assert!(pool.data_usage().0 < used || [9, 0].contains(&id), "{id}: {used}");
+        for pool in [&pool, &linux.pool()] {
+            assert_eq!(pool.transaction_id(), 5 + step);
+            for other in &left {
+                assert_eq!(
+                    sha256(&content(&*linux.volume(pool, *other))),
+                    before[other],
+                    "{other} without {id}"
+                );
+            }
+        }
+        // What came back is given out again.
+        if let Some(other) = left.first() {
+            linux
+                .volume(&pool, *other)
+                .write_at(0, &content(&*linux.volume(&pool, *other))[..100_000])
+                .unwrap();
+        }
+    }
+    assert_eq!(pool.data_usage().0, 0);
+    assert!(pool.volumes().unwrap().is_empty());
+    pool.remove_volumes(&[1, 77], 99).unwrap();
+    assert_eq!(linux.pool().transaction_id(), 99);
+    check(&*linux.metadata, dir.path());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test] // Volumes that share data blocks, with random writes and discards, against vectors.
