@@ -537,3 +537,11 @@ fn a_client_that_is_killed_ends_its_call() {
     client.wait().expect("it ended");
     assert_eq!(ok(server.command().args(["echo", "still there"])), "still there\n");
 }
+
+#[test] // The terminal's ^C may end the program before the shell hears of it. CI may start us with the signal ignored.
+fn an_interrupted_program_interrupts_the_script() {
+    let ended = Guest::new().script("!exec env --default-signal=INT sh -c 'kill -INT $$'\necho not this\n");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.code(), stderr.contains("interrupted")), (Some(130), true), "{stderr}");
+    assert!(ended.stdout.is_empty(), "{ended:?}");
+}

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command as Process, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Instant;
 
 use bstr::{BStr, BString, ByteSlice};
+use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 use vmcraft::Guest;
 use vmcraft::call::{ArgumentKind, Call};
@@ -438,7 +441,7 @@ impl Session {
             let _ = stdin.write_all(bytes);
         }
         let status = child.wait().map_err(cannot)?;
-        if status.success() { Ok(()) } else { Err(message(format!("{command}: {status}"))) }
+        ended(&command, status)
     }
 
     /// Runs a program of the host.
@@ -446,7 +449,7 @@ impl Session {
         self.flush()?;
         let status =
             self.host_shell(command)?.status().map_err(|e| message(format!("cannot run {command}: {e}")))?;
-        if status.success() { Ok(()) } else { Err(message(format!("!{command}: {status}"))) }
+        ended(&format_args!("!{command}"), status)
     }
 
     /// Runs a program of the host, and its output as commands.
@@ -474,7 +477,7 @@ impl Session {
     fn reap(&mut self, child: &mut Child, command: &BStr, result: Result<()>) -> Result<()> {
         let status = child.wait().map_err(|e| message(format!("{command}: {e}")))?;
         result?;
-        if status.success() { Ok(()) } else { Err(message(format!("<!{command}: {status}"))) }
+        ended(&format_args!("<!{command}"), status)
     }
 
     /// A program of the host, run by its shell with the session's environment.
@@ -529,6 +532,15 @@ impl Session {
             None => word,
         }
     }
+}
+
+/// How a program of the host ended.
+fn ended(command: &dyn Display, status: ExitStatus) -> Result<()> {
+    // The terminal tells us of ^C too, but its program may be gone before we hear.
+    if status.signal() == Some(Signal::SIGINT as i32) {
+        return Err(Error::Interrupted);
+    }
+    if status.success() { Ok(()) } else { Err(message(format!("{command}: {status}"))) }
 }
 
 /// Puts the here-documents of a line (`-<<END` where a call reads a file) into files, and their
