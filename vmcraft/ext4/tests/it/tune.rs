@@ -69,7 +69,7 @@ fn a_superblock_is_described_as_tune2fs_does() {
         ("-t ext2 -r 0", &[]),
         ("-t ext4 -O ^metadata_csum,uninit_bg,^resize_inode,meta_bg", &["tune2fs -c 20 -i 40d"]),
         (
-            "-t ext4 -O orphan_file,bigalloc,quota,project,mmp,metadata_csum_seed,encrypt,casefold \
+            "-t ext4 -O orphan_file,bigalloc,quota,project,metadata_csum_seed,encrypt,casefold \
              -E stride=4,stripe_width=16,encoding=utf8",
             &[
                 "tune2fs -E mount_opts=nodelalloc -o ^acl,journal_data_writeback,nobarrier -e panic -i 694861s",
@@ -82,6 +82,8 @@ fn a_superblock_is_described_as_tune2fs_does() {
                 "debugfs -w -R set_super_value\u{a0}last_error_block\u{a0}4711",
                 "debugfs -w -R set_super_value\u{a0}kbytes_written\u{a0}123456789",
                 "debugfs -w -R set_super_value\u{a0}state\u{a0}2",
+                // Last, as e2fsprogs wait for eleven seconds whenever they open a volume with it.
+                "tune2fs -O mmp",
             ],
         ),
     ] {
