@@ -95,18 +95,20 @@ fn writes_arrive_in_the_image() {
         }
         image.device.flush().unwrap();
         drop(image);
-        // Nothing holds the image any more, and what was written is complete.
+        // What was written is complete.
         let after = qemu_img_bytes(&path, format);
         assert_same(&after[..SIZE], &expected, &format!("{format} {option}"));
         if !matches!(*format, "vpc") {
-            testkit::run_ok("qemu-img", ["check", "-q", "-f", format, text(&path)]);
+            testkit::run_ok("qemu-img", ["check", "-q", "-U", "-f", format, text(&path)]);
         }
     }
 }
 
+/// What the image holds. `-U`: a process that another test starts at this moment has our lock until it
+/// runs its program.
 fn qemu_img_bytes(path: &Path, format: &str) -> Vec<u8> {
     let raw = path.with_extension("out");
-    testkit::run_ok("qemu-img", ["convert", "-f", format, "-O", "raw", text(path), text(&raw)]);
+    testkit::run_ok("qemu-img", ["convert", "-U", "-f", format, "-O", "raw", text(path), text(&raw)]);
     std::fs::read(&raw).unwrap()
 }
 
