@@ -116,6 +116,15 @@ fn what_is_printed_is_what_virt_resize_prints() {
     assert!(sectors(&new, 183_808, 75_776) == sectors(&old, 55_296, 75_776));
 }
 
+#[test] // Its place was not used, and was missing for the partition that grows.
+fn another_partition_gets_the_space_of_a_first_one_that_is_deleted() {
+    let disks = Disks::new();
+    let (new, _) = disks.succeed("primary.img", 64, &["--delete", "/dev/sda1", "--expand", "/dev/sda3"]);
+    let found = partitions(&new);
+    assert_eq!(found[0], "2 : start= 2048, size= 20480, type=82");
+    assert!(found[1].starts_with("3 : start= 22528, size= 10"), "{found:?}");
+}
+
 #[test] // Logical partitions are part of the extended one, and move with it.
 fn extended_partitions_keep_what_is_in_them() {
     let disks = Disks::new();

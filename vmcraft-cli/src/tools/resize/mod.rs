@@ -143,7 +143,7 @@ impl Tool for Resize {
         let found = PartitionTable::read(&source).map_err(|e| message(format!("{}: {e}", self.indisk)))?;
         let table =
             found.ok_or_else(|| message(format!("{}: the disk has no partition table", self.indisk)))?;
-        let mut plan = Plan::new(&table, self.alignment);
+        let mut plan = Plan::new(&table, self.alignment, self.first_start(&table));
         let disk = target.size() / plan.sector_size;
         self.decide(&mut plan, &source, disk)?;
         self.place(&mut plan, &table, disk)?;
@@ -243,20 +243,19 @@ impl Resize {
         Ok(())
     }
 
+    /// Where the first partition begins, unless that is where it began on the old disk.
+    fn first_start(&self, table: &PartitionTable) -> Option<u64> {
+        match self.align_first.as_str() {
+            "always" if table.kind == TableKind::Gpt => Some(self.alignment.max(GPT_FIRST)),
+            "always" => Some(self.alignment),
+            _ => None,
+        }
+    }
+
     fn place(&self, plan: &mut Plan, table: &PartitionTable, disk: u64) -> Result<()> {
-        let old_start = plan
-            .parts
-            .iter()
-            .find(|part| part.fate != Fate::Delete)
-            .map_or(self.alignment, |part| part.start);
-        let first_start = match self.align_first.as_str() {
-            "always" if table.kind == TableKind::Gpt => self.alignment.max(GPT_FIRST),
-            "always" => self.alignment,
-            _ => old_start,
-        };
         let count = plan.parts.iter().filter(|part| part.fate != Fate::Delete).count();
         let can_add = !self.no_extra_partition && (table.kind == TableKind::Gpt || count < 4);
-        plan.place(disk, first_start, can_add)
+        plan.place(disk, can_add)
     }
 
     /// The partitions whose file systems are made larger.

@@ -52,6 +52,8 @@ pub(super) struct Plan {
     pub(super) parts: Vec<Part>,
     pub(super) sector_size: u64,
     alignment: u64,
+    /// Where the first partition of the new disk begins.
+    first_start: u64,
     /// Sectors of the new disk that nothing needs, or if negative, that are missing.
     pub(super) surplus: i128,
     /// A partition for the surplus.
@@ -59,8 +61,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Everything is copied as it is.
-    pub(super) fn new(table: &PartitionTable, alignment: u64) -> Self {
+    /// Everything is copied as it is. Without `first_start`, the new disk's first partition begins where
+    /// the old one's does, be that one deleted or not.
+    pub(super) fn new(table: &PartitionTable, alignment: u64, first_start: Option<u64>) -> Self {
         let sector_size = u64::from(table.sector_size);
         let mut parts: Vec<Part> = table
             .partitions
@@ -79,7 +82,8 @@ impl Plan {
             })
             .collect();
         parts.sort_by_key(|part| part.start);
-        Self { parts, sector_size, alignment, surplus: 0, extra: None }
+        let first_start = first_start.or_else(|| parts.first().map(|part| part.start)).unwrap_or(alignment);
+        Self { parts, sector_size, alignment, first_start, surplus: 0, extra: None }
     }
 
     /// The partition that an option names.
@@ -136,7 +140,8 @@ impl Plan {
     /// Finds out how much of a new disk with so many sectors is left.
     pub(super) fn weigh(&mut self, disk: u64) {
         let parts = self.parts.len() as u64;
-        let overhead = START.saturating_add(self.alignment.saturating_mul(parts + 1)).saturating_add(END);
+        let start = START.max(self.first_start);
+        let overhead = start.saturating_add(self.alignment.saturating_mul(parts + 1)).saturating_add(END);
         let needed = self.parts.iter().fold(overhead, |sum, part| sum.saturating_add(part.new_len()));
         self.surplus = i128::from(disk) - i128::from(needed);
     }
@@ -152,11 +157,11 @@ impl Plan {
 
     /// Gives the partitions their places on a disk with so many sectors. `can_add` says whether there
     /// may be a partition for the surplus.
-    pub(super) fn place(&mut self, disk: u64, first_start: u64, can_add: bool) -> Result<()> {
+    pub(super) fn place(&mut self, disk: u64, can_add: bool) -> Result<()> {
         let too_large = || message("the partitions do not fit on the new disk");
         let align =
             |sector: u64| sector.checked_next_multiple_of(self.alignment.max(1)).ok_or_else(too_large);
-        let mut at = first_start;
+        let mut at = self.first_start;
         for part in self.parts.iter_mut().filter(|part| part.fate != Fate::Delete) {
             let end = at.checked_add(part.new_len()).ok_or_else(too_large).and_then(align)?;
             if end > disk.saturating_sub(END) {
