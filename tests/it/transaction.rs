@@ -1,7 +1,7 @@
 //! A session of the real program is a transaction: all disks change at its end, or none.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -130,16 +130,38 @@ fn a_script_that_fails_changes_nothing_after_its_last_commit() {
     let done = disks.script(&[], &format!("{CHANGE}cat /a/nonesuch\nwrite /a/later x\n"));
     assert_eq!(done.status.code(), Some(1));
     let said = errors(&done);
-    assert!(said.contains("was not written: nothing changed in one.raw, two.qcow2"), "{said}");
+    assert!(said.contains("was not written to one.raw, two.qcow2"), "{said}");
     assert!(disks.bytes() == start, "an image was changed");
     let done = disks.script(&[], "write /a/early x\nsync\nwrite /b/late x\ncat /a/nonesuch\n");
-    assert!(errors(&done).contains("nothing changed in two.qcow2"), "{}", errors(&done));
+    assert!(errors(&done).contains("was not written to two.qcow2"), "{}", errors(&done));
     assert_eq!(disks.sizes("early"), [Some("1".into()), None]);
     assert_eq!(disks.sizes("late"), [None, None]);
     let done = disks.script(&["--commit-on-error"], "write /b/kept xy\ncat /a/nonesuch\n");
     assert_eq!(done.status.code(), Some(1));
     assert_eq!(disks.sizes("kept"), [None, Some("2".into())]);
     disks.check();
+}
+
+#[test] // It was said twice, and is an end that writes nothing.
+fn an_interruption_is_said_once() {
+    let disks = Disks::new();
+    let start = disks.bytes();
+    let mut child = disks.start(&["-x"]);
+    send(&mut child, "write /a/x y\nsleep 1000\n");
+    let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    // From here on, ^C ends the call and not the process.
+    while !line.contains("trace: sleep") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).expect("text"), 0, "no sleep");
+    }
+    testkit::run_ok("kill", ["-INT", &child.id().to_string()]);
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).expect("text");
+    assert_eq!(child.wait().expect("it ends").code(), Some(130));
+    assert_eq!(rest.matches("error: interrupted").count(), 1, "{rest}");
+    assert!(rest.contains("was not written to one.raw"), "{rest}");
+    assert!(disks.bytes() == start, "an image was changed");
 }
 
 #[test]

@@ -71,7 +71,12 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
         interactive::run(session)?;
         return Ok(ExitCode::SUCCESS);
     }
-    session.conclude(result).map(|()| ExitCode::SUCCESS)
+    match session.conclude(result) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // The session said so where it happened.
+        Err(error @ Error::Interrupted) => Ok(error.exit_code()),
+        Err(error) => Err(error),
+    }
 }
 
 /// guestfish's old form `-i IMAGE…`: with -i and no disk, the words are disks.

@@ -184,7 +184,7 @@ impl Session {
             changed.iter().filter(|image| image.is_committed).map(|image| image.name.as_str()).collect();
         if !images.is_empty() {
             report::warning(&format!(
-                "what was changed since the last commit was not written: nothing changed in {}",
+                "what was changed since the last commit was not written to {}",
                 images.join(", ")
             ));
         }
