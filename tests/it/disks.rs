@@ -1,6 +1,7 @@
 //! Making disks: `-N`, `virt-format` and `virt-make-fs`, judged by the tools of others.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -24,6 +25,28 @@ fn fail(command: &mut Command) -> String {
     let output = output(command);
     assert!(!output.status.success(), "{command:?} should fail");
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test] // guestfish's own commands for it; a size without a unit is in KiB.
+fn blank_disks_are_made_by_commands() {
+    let dir = tempdir();
+    let guestfish = named("guestfish", dir.path());
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&guestfish);
+        command.args(words).current_dir(dir.path());
+        command
+    };
+    let said = succeed(&mut run(&["alloc", "a.img", "3M", ":", "sparse", "b.img", "5000", ":", "run", ":"]
+        .into_iter()
+        .chain(["blockdev-getsize64", "/dev/sda", ":", "blockdev-getsize64", "/dev/sdb"])
+        .collect::<Vec<_>>()));
+    assert_eq!(said, "3145728\n5120000\n");
+    let blocks = |name: &str| fs::metadata(dir.path().join(name)).expect("made").blocks();
+    assert!(blocks("a.img") >= (3 << 20) / 512 && blocks("b.img") == 0);
+    let late = fail(&mut run(&["sparse", "c.img", "1M", ":", "run", ":", "alloc", "d.img", "1M"]));
+    assert!(late.contains("alloc: disks are added before") && !dir.path().join("d.img").exists(), "{late}");
+    let wrong = fail(&mut run(&["sparse", "e.img", "much"]));
+    assert!(wrong.contains("sparse: \"much\" is not a size"), "{wrong}");
 }
 
 #[test] // The files have the names that guestfish gives them, and what is written to them stays.

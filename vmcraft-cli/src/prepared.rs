@@ -118,13 +118,7 @@ impl Prepared {
 
     /// Makes the file and adds it.
     pub(crate) fn add(&self, guest: &mut Guest) -> Result<()> {
-        let size = self.bytes("size")?;
-        let new = NewImage { format: NewFormat::Raw(size), space: Space::Sparse };
-        image::create(&self.file, &new).map_err(|e| message(e.to_string()))?;
-        Ok(guest.add_drive_with(
-            &self.file,
-            DriveOptions { format: Some(Format::Raw), ..DriveOptions::default() },
-        )?)
+        add_blank(guest, &self.file, self.bytes("size")?, Space::Sparse)
     }
 
     /// Puts onto the launched disk what belongs there.
@@ -184,6 +178,13 @@ impl Prepared {
     fn bytes(&self, parameter: &str) -> Result<u64> {
         size::parse(self.value(parameter)).map_err(|e| message(format!("-N {}: {parameter}: {e}", self.kind)))
     }
+}
+
+/// Makes a raw image that reads as zeros, and adds it.
+pub(crate) fn add_blank(guest: &mut Guest, file: &str, size: u64, space: Space) -> Result<()> {
+    let new = NewImage { format: NewFormat::Raw(size), space };
+    image::create(file, &new).map_err(|e| message(e.to_string()))?;
+    Ok(guest.add_drive_with(file, DriveOptions { format: Some(Format::Raw), ..DriveOptions::default() })?)
 }
 
 /// What `bootroot` leaves free at both ends of the disk, in sectors.

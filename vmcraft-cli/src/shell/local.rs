@@ -9,13 +9,16 @@ use std::time::Instant;
 use bstr::{BString, ByteSlice};
 use vmcraft::GuestPath;
 use vmcraft::call::Call;
+use vmcraft_block::image::Space;
 
 use crate::edit::edit;
 use crate::error::{Error, Result, message};
 use crate::help;
+use crate::prepared::add_blank;
 use crate::shell::glob;
 use crate::shell::script::Script;
 use crate::shell::session::Session;
+use crate::size;
 
 /// A command of the shell's own.
 pub(crate) struct LocalCommand {
@@ -44,6 +47,17 @@ const COPY_OUT: &str = "copy-out";
 
 /// All of them, by name.
 pub(crate) const COMMANDS: &[LocalCommand] = &[
+    LocalCommand {
+        name: "alloc",
+        aliases: &["allocate"],
+        arguments: "file size",
+        summary: "make a blank disk and add it",
+        description: "`file` of the host becomes a raw image of `size`, which takes that much space at once; what \
+            it had is lost. `size` has a unit, such as `100M`; without one it is in KiB. Disks are added before \
+            `run`.\n\n\
+            ```guestfish\nalloc disk.img 100M\n```",
+        run: |session, words, _| add_blank_disk(session, "alloc", words, Space::Allocated),
+    },
     LocalCommand {
         name: COPY_IN,
         aliases: &[],
@@ -246,6 +260,15 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         },
     },
     LocalCommand {
+        name: "sparse",
+        aliases: &[],
+        arguments: "file size",
+        summary: "make a blank disk that takes no space yet and add it",
+        description: "As `alloc`, but the image takes space only for what is written to it.\n\n\
+            ```guestfish\nsparse disk.img 100G\n```",
+        run: |session, words, _| add_blank_disk(session, "sparse", words, Space::Sparse),
+    },
+    LocalCommand {
         name: "supported",
         aliases: &[],
         arguments: "",
@@ -291,6 +314,19 @@ pub(crate) const COMMANDS: &[LocalCommand] = &[
         run: |session, words, _| run_editor(session, "vi", words, "vi".into()),
     },
 ];
+
+/// Makes a blank disk and adds it.
+fn add_blank_disk(session: &mut Session, name: &str, words: &[BString], space: Space) -> Result<()> {
+    let [file, size] = words else { return Err(usage(name)) };
+    let guest = session.guest();
+    if !guest.is_config().unwrap_or(false) {
+        return Err(message(format!("{name}: disks are added before the handle is launched")));
+    }
+    let named = |e: String| message(format!("{name}: {e}"));
+    let bytes = size::parse(&size.to_str_lossy()).map_err(named)?;
+    let file = file.to_str().map_err(|_| named(format!("{file:?}: the file's name is not UTF-8")))?;
+    add_blank(guest, file, bytes, space)
+}
 
 fn echo(session: &mut Session, words: &[BString], _: &mut Script) -> Result<()> {
     let mut line = bstr::join(" ", words);

@@ -27,18 +27,29 @@ const GROUPS: &[Group] = &[
             read what you need from the guest's files, or boot the guest",
     },
     Group {
-        names: "alloc allocate display hexedit sparse write-file \
-            rsync* \
-            mkfs-btrfs mke2journal* mksquashfs mklost-and-found \
-            zerofree \
-            grub-install extlinux syslinux setfiles \
-            xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-in \
+        names: "display hexedit rsync* mkfs-btrfs mksquashfs setfiles \
+            xfs-growfs xfs-repair xfs-admin ntfsresize* ntfsfix ntfsclone-* ntfs-3g-probe \
             ntfs-chmod f2fs-expand btrfs-* btrfstune-* blockdev-setbsz blockdev-setra",
         reason: "is not in this version",
     },
+    Group { names: "write-file", reason: "was replaced by write in libguestfs, too" },
     Group {
-        names: "sfdisk sfdiskM sfdisk-N",
-        reason: "takes scripts of one program: use part-init, part-add and part-set-mbr-id",
+        names: "mke2journal* mke2fs-j*",
+        reason: "is about journals on devices of their own, which are not supported: mkfs ext4 makes one inside the \
+            file system",
+    },
+    Group {
+        names: "swapon-* swapoff-*",
+        reason: "has no meaning here: no kernel runs that could swap; mkswap and mkswap-file make swap space",
+    },
+    Group {
+        names: "grub-install extlinux syslinux",
+        reason: "installs a boot loader, which a program of the guest or of the boot loader's own has to do: \
+            firstboot-command runs it when the guest boots next",
+    },
+    Group {
+        names: "sfdisk*",
+        reason: "is for one program's words: use part-list, part-init, part-add and part-set-mbr-id",
     },
     Group {
         names: "scrub-*",
@@ -48,7 +59,7 @@ const GROUPS: &[Group] = &[
     Group {
         names: "aug-* hivex-* journal-* yara-* inotify-* download-inode download-blocks \
             filesystem-walk find-inode isoinfo isoinfo-device initrd-cat initrd-list ntfscat-i xfs-info xfs-info2 \
- clevis-luks-unlock swapon-* swapoff-*",
+            clevis-luks-unlock",
         reason: "is not in this version",
     },
     Group {
@@ -66,7 +77,8 @@ const GROUPS: &[Group] = &[
     },
     Group {
         names: "debug* modprobe dmesg utsname mount-9p list-9p \
-            rsync remove-drive c-pointer",
+            remove-drive c-pointer config direct set-direct get-direct pid get-pid internal-* \
+            parse-environment set-libvirt-* get-libvirt-*",
         reason: "is about libguestfs's appliance, and vmcraft has none",
     },
 ];
@@ -90,7 +102,9 @@ mod tests {
     #[test]
     fn scripts_are_told_why() {
         assert!(reason("sh").unwrap().contains("program of the guest"));
-        assert!(reason("zerofree").unwrap().contains("not in this version"));
+        assert!(reason("rsync-in").unwrap().contains("not in this version"));
+        assert!(reason("swapon-label").unwrap().contains("no kernel"));
+        assert!(reason("mke2journal-l").unwrap().contains("journals on devices"));
         assert!(reason("aug-get").is_some());
         assert_eq!(reason("unmount"), None);
     }

@@ -139,6 +139,17 @@ impl Guest {
         let zeroed = node.writer()?.free_space(FreeSpace::Zero, 0, u64::MAX, 0);
         zeroed.map(drop).map_err(|source| node.error(source))
     }
+
+    /// Make the free space of a file system read as zeros, by the name of its device
+    ///
+    /// As `zero-free-space`; the file system need not be mounted.
+    ///
+    /// ```guestfish
+    /// zerofree /dev/sda1
+    /// ```
+    pub fn zerofree(&mut self, device: &DeviceName) -> Result<()> {
+        self.with_writer(device, |writer| writer.free_space(FreeSpace::Zero, 0, u64::MAX, 0).map(drop))
+    }
 }
 
 impl Guest {

@@ -11,6 +11,12 @@ use crate::{Error, Guest, GuestPath, Result};
 /// What a template of `mkdtemp` and `mktemp` ends in.
 const PLACEHOLDER: &[u8] = b"XXXXXX";
 
+/// How large `lost+found` is, as e2fsprogs make it.
+const LOST_AND_FOUND_BYTES: u64 = 16 << 10;
+
+/// How many names of 255 bytes it takes at most to make a directory so large.
+const LOST_AND_FOUND_NAMES: usize = 128;
+
 /// How many names are tried for a temporary file before it is given up.
 const ATTEMPTS: usize = 100;
 
@@ -88,6 +94,31 @@ impl Guest {
     pub fn mkdir_mode(&mut self, path: &GuestPath, mode: i32) -> Result<()> {
         let mode = permissions(path, mode)?;
         self.make(path, NewFile::Directory, mode)
+    }
+
+    /// Create the directory `lost+found`
+    ///
+    /// `mountpoint` is the directory to make it in, which is most often where an ext2, ext3 or ext4 file
+    /// system is mounted. Only root may look into it, and it has 16 KiB for names, so that e2fsck can
+    /// put files there on a full disk.
+    ///
+    /// ```guestfish
+    /// mklost-and-found /
+    /// ```
+    pub fn mklost_and_found(&mut self, mountpoint: &GuestPath) -> Result<()> {
+        let path = join(mountpoint.as_bstr(), "lost+found".into());
+        self.atomically(|guest| {
+            guest.make(GuestPath::new(&path), NewFile::Directory, 0o700)?;
+            let node = guest.resolve_link(GuestPath::new(&path))?;
+            // A directory keeps the blocks of names that go, so the longest ones make room.
+            let mut names = Vec::new();
+            while node.metadata()?.size_bytes < LOST_AND_FOUND_BYTES && names.len() < LOST_AND_FOUND_NAMES {
+                let name = join(path.as_bstr(), format!("{:0>255}", names.len()).as_str().into());
+                guest.make(GuestPath::new(&name), NewFile::Regular, 0o600)?;
+                names.push(name);
+            }
+            names.iter().try_for_each(|name| guest.rm(GuestPath::new(name)))
+        })
     }
 
     /// Create a directory with a name of its own

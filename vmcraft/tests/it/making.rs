@@ -44,6 +44,30 @@ fn a_file_system_is_made_labelled_and_checked() {
     assert!(run("e2fsck", ["-fn".as_ref(), image.as_os_str()]).status.success());
 }
 
+#[test] // As large as e2fsprogs make it, so that e2fsck finds room there.
+fn lost_and_found_is_made_again() {
+    for (kind, block_size) in [("ext2", 1024), ("ext4", 4096)] {
+        let dir = testkit::tempdir();
+        let image = blank(dir.path(), 64);
+        let mut guest = writable(&image);
+        let size =
+            |guest: &Guest| guest.stat("/lost+found".into()).map(|stat| (stat.size, stat.mode)).unwrap();
+        guest.mkfs(kind, "/dev/sda".into(), Some(block_size), None, None, None, None).unwrap();
+        guest.mount("/dev/sda".into(), "/".into()).unwrap();
+        let made = size(&guest);
+        let there = guest.mklost_and_found("/".into()).unwrap_err().to_string();
+        assert!(there.contains("/lost+found: file exists"), "{there}");
+        guest.rmdir("/lost+found".into()).unwrap();
+        guest.mklost_and_found("/".into()).unwrap();
+        assert!(guest.ls("/lost+found".into()).unwrap().is_empty());
+        assert!(size(&guest).0 >= 16384 && size(&guest).1 == made.1, "{:?} {made:?}", size(&guest));
+        guest.umount_all().unwrap();
+        guest.commit().unwrap();
+        drop(guest);
+        assert!(run("e2fsck", ["-fn".as_ref(), image.as_os_str()]).status.success());
+    }
+}
+
 #[test] // A refusal leaves what the device held.
 fn what_cannot_be_made_changes_nothing() {
     let dir = testkit::tempdir();

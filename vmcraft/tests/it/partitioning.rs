@@ -137,20 +137,26 @@ fn clearing_a_device_does_not_write_it() {
 fn free_space_is_given_back_and_cleared() {
     let sample = Sample::new();
     let image = sample.image();
-    let mut guest = open(&[&image]);
-    guest.mount("/dev/sda".into(), "/".into()).expect("it mounts");
-    guest.rm("/random".into()).expect("there");
-    run_calls(&mut guest, "zero-free-space /");
-    refused(&mut guest, &["zero-free-space", "/few"], &["/few", "not a directory"]);
-    guest.umount_all().expect("it commits");
-    drop(guest);
-    run_ok("e2fsck", ["-fn", text(&image)]);
-    let random = fs::read(sample.tree().join("random")).expect("there");
-    let bytes = fs::read(&image).expect("there");
-    assert!(
-        !bytes.windows(1024).any(|window| window == &random[..1024]),
-        "the deleted file can still be read"
-    );
+    for clear in ["zero-free-space /", "zerofree /dev/sda", "umount-all\nzerofree /dev/sda"] {
+        let random = fs::read(sample.tree().join("random")).expect("there");
+        let has_it = || {
+            let bytes = fs::read(&image).expect("there");
+            bytes.windows(1024).any(|window| window == &random[..1024])
+        };
+        let mut guest = open(&[&image]);
+        guest.mount("/dev/sda".into(), "/".into()).expect("it mounts");
+        guest.write("/random".into(), &random).expect("there is room");
+        guest.rm("/random".into()).expect("there");
+        guest.commit().expect("it can be written");
+        assert!(has_it(), "{clear}: nothing to clear");
+        refused(&mut guest, &["zero-free-space", "/few"], &["/few", "not a directory"]);
+        run_calls(&mut guest, clear);
+        guest.umount_all().expect("it can be unmounted");
+        guest.commit().expect("it can be written");
+        drop(guest);
+        run_ok("e2fsck", ["-fn", text(&image)]);
+        assert!(!has_it(), "{clear}: the deleted file can still be read");
+    }
 
     // All blocks are allocated on the host, and those without content are not afterwards.
     run_ok("fallocate", ["-l", "64M", text(&image)]);
