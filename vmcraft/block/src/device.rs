@@ -101,6 +101,17 @@ pub fn check_range(offset: u64, len: u64, size: u64, what: &str) -> io::Result<(
     }
 }
 
+/// Refuses to say what is at a place past the end. Every [`MapExtents`] calls it first.
+pub fn check_extent_query(offset: u64, size: u64) -> io::Result<()> {
+    if offset < size {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("an extent query at byte {offset:#x} is beyond the end of the device ({size} bytes)"),
+    ))
+}
+
 /// The answer of a device that may not be written.
 pub(crate) fn read_only() -> io::Error {
     io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the device is open read-only")
@@ -153,7 +164,7 @@ impl<D: BlockDevice> BlockDevice for Slice<D> {
 
 impl<D: BlockDevice> MapExtents for Slice<D> {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        check_range(offset, 1, self.len, "an extent query")?;
+        check_extent_query(offset, self.len)?;
         let inner = self.inner.extents().ok_or(io::ErrorKind::Unsupported)?;
         let extent = inner.extent_at(self.start + offset)?;
         Ok(Extent { offset, len: extent.len.min(self.len - offset), is_hole: extent.is_hole })
@@ -251,6 +262,8 @@ mod tests {
         assert_eq!(buf, [44, 45, 46, 47]);
         assert_eq!(slice.read_at(29, &mut buf).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(slice.write_at(u64::MAX, &buf).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let past = slice.extent_at(32).unwrap_err();
+        assert_eq!(past.kind(), io::ErrorKind::InvalidInput, "{past}");
         assert!(Slice::new(slice, 16, 17).is_err());
     }
 }

@@ -23,7 +23,9 @@ mod transaction;
 mod uri;
 
 pub use cache::{Cache, Counters, Counts};
-pub use device::{BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice, check_range};
+pub use device::{
+    BlockDevice, Discard, Extent, MapExtents, MemoryDevice, Slice, check_extent_query, check_range,
+};
 pub use error::{Error, Result};
 pub use raw::RawFile;
 pub use transaction::{

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use crate::device::{check_range, read_only};
+use crate::device::{check_extent_query, check_range, read_only};
 use crate::storage::{HostFile, Storage};
 use crate::{BlockDevice, Discard, Extent, MapExtents};
 
@@ -87,12 +87,7 @@ impl BlockDevice for RawFile {
 
 impl MapExtents for RawFile {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        if offset >= self.size {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an extent query past the end of the disk",
-            ));
-        }
+        check_extent_query(offset, self.size)?;
         // A write to the padded sector at the end has made the file longer.
         if offset >= self.storage.size()? {
             return Ok(Extent { offset, len: self.size - offset, is_hole: true });

@@ -14,7 +14,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek64};
 
 use crate::Extent;
-use crate::device::read_only;
+use crate::device::{check_extent_query, read_only};
 
 /// The bytes under an image format, by offset. All offsets and sizes are in bytes.
 pub trait Storage: Send + Sync {
@@ -184,12 +184,7 @@ impl Storage for HostFile {
 
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
         let len = self.size()?;
-        if offset >= len {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an extent query past the end of the file",
-            ));
-        }
+        check_extent_query(offset, len)?;
         let rest = Extent { offset, len: len - offset, is_hole: false };
         // A block device's size is one that SEEK_DATA knows as well, but only as a single extent.
         if self.device_size.is_some() || !self.knows_holes.load(Ordering::Relaxed) {

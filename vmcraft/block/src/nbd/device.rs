@@ -9,7 +9,7 @@ use super::handshake::Export;
 use super::protocol::{
     BlockSizes, COMMAND_FUA, Command, RawDescriptor, STATE_HOLE, STATE_ZERO, TransmissionFlags,
 };
-use crate::device::{check_range, read_only};
+use crate::device::{check_extent_query, check_range, read_only};
 use crate::{BlockDevice, Discard, Extent, MapExtents};
 
 /// The longest read or write that is one request. Longer ones are sent as several at once, so that
@@ -323,12 +323,7 @@ impl BlockDevice for NbdDevice {
 
 impl MapExtents for NbdDevice {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        if offset >= self.size {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an extent query past the end of the device",
-            ));
-        }
+        check_extent_query(offset, self.size)?;
         let from = |extents: &[Extent]| {
             let at = extents.partition_point(|extent| extent.offset + extent.len <= offset);
             let extent = extents.get(at).filter(|extent| extent.offset <= offset)?;

@@ -29,7 +29,7 @@ pub use create::{CreateOptions, create};
 pub use header::{Autoclear, Bitmaps, Compression, Encryption, Header, Incompatible, MAGIC};
 pub use snapshot::Snapshot;
 
-use crate::device::{check_range, read_only};
+use crate::device::{check_extent_query, check_range, read_only};
 use crate::generations::Generations;
 use crate::storage::{Storage, read_exact_at};
 use crate::{BlockDevice, Discard, Error, Extent, MapExtents, Result};
@@ -309,7 +309,7 @@ impl Drop for Qcow2 {
 
 impl MapExtents for Qcow2 {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        check_range(offset, 1, self.size, "an extent query")?;
+        check_extent_query(offset, self.size)?;
         self.guest_extent(offset).map_err(|problem| self.io_error(problem))
     }
 }

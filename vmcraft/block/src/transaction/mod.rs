@@ -35,7 +35,7 @@ pub use self::recovery::OpenImage;
 use self::store::Store;
 use self::undo::UndoFile;
 pub use self::undo::undo;
-use crate::device::check_range;
+use crate::device::{check_extent_query, check_range};
 use crate::{BlockDevice, Discard, Error, Extent, MapExtents, Result};
 
 /// What becomes of what is written to a disk.
@@ -648,7 +648,7 @@ impl BlockDevice for TransactionDevice {
 impl MapExtents for TransactionDevice {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
         let disk = self.disk();
-        check_range(offset, 1, disk.device.size(), "an extent query")?;
+        check_extent_query(offset, disk.device.size())?;
         let state = self.shared.read();
         state.layers[self.index].extent(offset, &*disk.device)
     }
