@@ -43,6 +43,9 @@ impl Guest {
         let read_only = readonly.unwrap_or(false);
         match header {
             None => self.open_with_key(device, key, mapname, read_only, wanted),
+            Some(_) if wanted == Some(Encryption::BitLocker) => {
+                Err(Error::Usage("header: BitLocker has its header with the data".into()))
+            }
             Some(header) => self.open_with_header(device, header, key, mapname, read_only),
         }
     }

@@ -5,6 +5,7 @@
 mod changing;
 mod devices;
 mod drives;
+mod encrypted;
 mod examples;
 mod file_flags;
 mod kernel_volumes;
