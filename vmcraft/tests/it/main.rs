@@ -8,6 +8,7 @@ mod drives;
 mod encrypted;
 mod examples;
 mod file_flags;
+mod kernel_encrypted;
 mod kernel_volumes;
 mod looking;
 mod making;
