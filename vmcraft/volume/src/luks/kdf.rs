@@ -18,6 +18,9 @@ const MAX_LANES: u32 = 64;
 /// The most iterations for all pieces of a key together: some minutes of work.
 const MAX_PBKDF2_WORK: u64 = 1_000_000_000;
 
+/// What the costs of several functions are added up in: the most that one of them may cost.
+pub(super) const MAX_COST: u64 = 1_000_000;
+
 /// A function that makes a key of a passphrase, with its costs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kdf {
@@ -55,6 +58,15 @@ impl Kdf {
         }
     }
 
+    /// What a key of `len` bytes costs, in parts of [`MAX_COST`]. What costs more is refused by
+    /// [`derive`](Kdf::derive).
+    pub(super) fn cost(&self, len: usize) -> u64 {
+        match self {
+            Self::Pbkdf2 { hash, iterations } => pbkdf2_cost(hash, *iterations, len),
+            Self::Argon2i(costs) | Self::Argon2id(costs) => part(costs.work(), MAX_ARGON2_WORK_KIB),
+        }
+    }
+
     /// A key of `len` bytes.
     ///
     /// # Errors
@@ -78,13 +90,27 @@ pub(super) fn pbkdf2(
     len: usize,
 ) -> Result<Zeroizing<Vec<u8>>> {
     let hash = find_hash(hash)?;
-    let work = u64::from(iterations).saturating_mul(len.div_ceil(hash.len()) as u64);
-    if work > MAX_PBKDF2_WORK {
+    if pbkdf2_work(hash, iterations, len) > MAX_PBKDF2_WORK {
         return Err(Error::Unsupported(format!(
             "PBKDF2 with {iterations} iterations: it would take too long"
         )));
     }
     Ok(hash.pbkdf2(passphrase, salt, iterations, len))
+}
+
+/// What PBKDF2 costs, in parts of [`MAX_COST`]; nothing with a hash that we do not have.
+pub(super) fn pbkdf2_cost(hash: &str, iterations: u32, len: usize) -> u64 {
+    let work = Hash::parse(hash).map_or(0, |hash| pbkdf2_work(hash, iterations, len));
+    part(work, MAX_PBKDF2_WORK)
+}
+
+fn pbkdf2_work(hash: Hash, iterations: u32, len: usize) -> u64 {
+    u64::from(iterations).saturating_mul(len.div_ceil(hash.len()) as u64)
+}
+
+/// Work in parts of the most that there may be, rounded up: no derivation is free.
+fn part(work: u64, most: u64) -> u64 {
+    work.saturating_mul(MAX_COST).div_ceil(most)
 }
 
 /// The hash function of this name.
@@ -93,6 +119,11 @@ pub(super) fn find_hash(name: &str) -> Result<Hash> {
 }
 
 impl Argon2Costs {
+    /// Memory times passes, in KiB.
+    fn work(self) -> u64 {
+        u64::from(self.memory_kib) * u64::from(self.time)
+    }
+
     fn derive(
         self,
         algorithm: Algorithm,
@@ -109,7 +140,7 @@ impl Argon2Costs {
         if self.memory_kib > MAX_MEMORY_KIB {
             return Err(refused("more than 4 GiB of memory"));
         }
-        if u64::from(self.memory_kib) * u64::from(self.time) > MAX_ARGON2_WORK_KIB {
+        if self.work() > MAX_ARGON2_WORK_KIB {
             return Err(refused("it would take too long"));
         }
         if self.lanes > MAX_LANES {
@@ -139,6 +170,18 @@ mod tests {
 
     fn error(kdf: &Kdf) -> String {
         kdf.derive(b"a", &[0; 32], 64).expect_err("too much is asked for").to_string()
+    }
+
+    #[test]
+    fn costs_are_parts_of_the_most() {
+        let argon = |time, memory_kib| Kdf::Argon2id(Argon2Costs { time, memory_kib, lanes: 4 }).cost(64);
+        assert_eq!(argon(128, 4 << 20), MAX_COST);
+        assert_eq!(argon(4, 1 << 20), MAX_COST / 128 + 1, "of 32 slots, a quarter");
+        assert!(argon(u32::MAX, u32::MAX) > MAX_COST);
+        let pbkdf2 = |hash: &str, iterations| Kdf::Pbkdf2 { hash: hash.into(), iterations }.cost(64);
+        assert_eq!(pbkdf2("sha256", 500_000_000), MAX_COST);
+        assert_eq!(pbkdf2("sha512", 1), 1);
+        assert_eq!(pbkdf2("md4", 1), 0, "it is refused");
     }
 
     #[test] // A header must not make us take all memory, or never come back.

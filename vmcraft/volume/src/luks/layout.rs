@@ -90,6 +90,11 @@ pub(super) struct Digest {
 }
 
 impl Digest {
+    /// What a comparison costs, in parts of [`kdf::MAX_COST`].
+    pub(super) fn cost(&self) -> u64 {
+        kdf::pbkdf2_cost(&self.hash, self.iterations, self.digest.len())
+    }
+
     /// Whether this is the digest of `key`.
     pub(super) fn proves(&self, key: &[u8]) -> Result<bool> {
         let made = kdf::pbkdf2(&self.hash, self.iterations, key, &self.salt, self.digest.len())?;

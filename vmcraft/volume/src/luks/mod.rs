@@ -31,7 +31,11 @@ pub use manage::KeyOptions;
 use crate::crypt::{CipherSpec, CryptDevice, CryptLayout};
 use crate::dm::{Content, Linear, Piece};
 use crate::{Error, Key, Member, Result};
-use layout::{Layout, Segment, SegmentKind, Slot};
+use layout::{Digest, Layout, Segment, SegmentKind, Slot};
+
+/// What the slots that are tried with one key may cost altogether. cryptsetup tries all, however long that
+/// takes; of 32 slots that each take it ten seconds, the total is less.
+const MAX_TOTAL_COST: u64 = 4 * kdf::MAX_COST;
 
 /// What a header begins with.
 const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
@@ -202,7 +206,7 @@ impl Luks {
     }
 
     fn is_volume_slot(&self, number: u32) -> bool {
-        self.layout.digests.iter().any(|digest| digest.is_of_volume && digest.slots.contains(&number))
+        self.digests_of(number).next().is_some()
     }
 
     /// Finds the slot that `key` opens.
@@ -228,32 +232,66 @@ impl Luks {
             return Err(Error::WrongKey("no key slot of this LUKS volume has a key to try".into()));
         }
         let mut unusable = Vec::new();
+        let mut too_much = Vec::new();
+        let mut spent = 0_u64;
         for slot in &slots {
+            let cost = slot.kdf.cost(slot.area_key_bytes);
+            // What is too much by itself is refused at once, and costs nothing.
+            if cost <= kdf::MAX_COST {
+                let total = spent.saturating_add(cost).saturating_add(self.digests_cost(slot));
+                if total > MAX_TOTAL_COST {
+                    too_much.push(slot.number.to_string());
+                    continue;
+                }
+                spent = total;
+            }
             match self.try_slot(slot, key) {
                 Ok(Some(found)) => return Ok((slot.number, found)),
                 Ok(None) => {}
                 Err(error) => unusable.push((slot.number, error)),
             }
         }
-        let tried = slots.len() - unusable.len();
+        let tried = slots.len() - unusable.len() - too_much.len();
+        let not_tried = match &too_much[..] {
+            [] => String::new(),
+            slots => format!(
+                "key slots not tried: {}: it would take too long altogether; cryptsetup config --priority prefer \
+                 has a slot tried first",
+                slots.join(", ")
+            ),
+        };
         // Without a slot that could be tried, why is what there is to say.
-        if tried == 0
-            && let Some((_, error)) = unusable.pop()
-        {
-            return Err(error);
+        if tried == 0 {
+            if let Some((_, error)) = unusable.pop() {
+                return Err(error);
+            }
+            return Err(Error::Unsupported(format!("a LUKS volume that costs so much to open; {not_tried}")));
         }
         let skipped: String =
             unusable.iter().map(|(slot, error)| format!("; key slot {slot}: {error}")).collect();
+        let not_tried = if not_tried.is_empty() { not_tried } else { format!("; {not_tried}") };
         let slots_tried = if tried == 1 { "1 key slot".to_owned() } else { format!("{tried} key slots") };
         let damage = self.damage(slots);
-        Err(Error::WrongKey(format!("this key opens nothing here ({slots_tried} tried){damage}{skipped}")))
+        Err(Error::WrongKey(format!(
+            "this key opens nothing here ({slots_tried} tried){damage}{skipped}{not_tried}"
+        )))
+    }
+
+    /// The digests that can prove the key of a slot.
+    fn digests_of(&self, slot: u32) -> impl Iterator<Item = &Digest> {
+        self.layout.digests.iter().filter(move |digest| digest.is_of_volume && digest.slots.contains(&slot))
+    }
+
+    /// What proving a slot's key costs at most.
+    fn digests_cost(&self, slot: &Slot) -> u64 {
+        self.digests_of(slot.number).fold(0, |cost, digest| cost.saturating_add(digest.cost()))
     }
 
     /// The volume key in a slot, if the passphrase is right.
     fn try_slot(&self, slot: &Slot, key: &Key) -> Result<Option<Zeroizing<Vec<u8>>>> {
         let candidate = slot.open(&*self.header, key)?;
-        for digest in &self.layout.digests {
-            if digest.is_of_volume && digest.slots.contains(&slot.number) && digest.proves(&candidate)? {
+        for digest in self.digests_of(slot.number) {
+            if digest.proves(&candidate)? {
                 return Ok(Some(candidate));
             }
         }

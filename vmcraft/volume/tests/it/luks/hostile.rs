@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sha2::Digest;
-use vmcraft_volume::luks::{Kdf, KeyOptions, Keyslot, KeyslotState, Luks, Version};
+use vmcraft_volume::luks::{FormatOptions, Kdf, KeyOptions, Keyslot, KeyslotState, Luks, Version};
 use vmcraft_volume::{Error, Key, Member};
 
 use super::{Noise, bytes_of, cheap, formatted, images, key, member, options, read};
@@ -253,6 +253,61 @@ fn slots_are_tried_by_what_the_header_says_of_them() {
         error.contains("(1 key slot tried); key slot 0: not supported: cipher unknown-xts-plain64"),
         "{error}"
     );
+}
+
+#[test] // Each of 32 slots may take minutes, and each of many digests: all together must not take hours.
+fn slots_that_cost_too_much_together_are_not_tried() {
+    // The key in slot 0, and the same area's shape in those up to 7, each as `change` has it.
+    let volume = |change: fn(&mut Value, &str)| {
+        let sizes = FormatOptions { data_offset: Some(3 << 20), ..options(Version::Luks2) };
+        let (member, _) = formatted(4 << 20, "key", &sizes);
+        let bytes = bytes_of(&member);
+        let end = bytes[4096..16384].iter().position(|byte| *byte == 0).expect("a NUL");
+        let mut json: Value = serde_json::from_slice(&bytes[4096..4096 + end]).expect("JSON");
+        for number in 1..8_u64 {
+            let name = number.to_string();
+            let mut slot = json["keyslots"]["0"].clone();
+            slot["area"]["offset"] = (32768 + number * 258_048).to_string().into();
+            json["keyslots"][&name] = slot;
+            json["digests"]["0"]["keyslots"].as_array_mut().expect("a list").push(name.as_str().into());
+            change(&mut json, &name);
+        }
+        with_json(&member, json.to_string().as_bytes());
+        read(&member)
+    };
+    let hint =
+        "it would take too long altogether; cryptsetup config --priority prefer has a slot tried first";
+
+    // The first ones are as slow as can be, but their cipher is unknown: that is found before.
+    let luks = volume(|json, name| {
+        json["keyslots"][name]["kdf"]["iterations"] = 499_000_000.into();
+        json["keyslots"][name]["area"]["encryption"] = "unknown-xts-plain64".into();
+    });
+    let error = luks.unlock(&key("wrong"), None).err().expect("wrong").to_string();
+    assert!(error.starts_with("this key opens nothing here (1 key slot tried); "), "{error}");
+    assert!(error.contains("; key slot 4: not supported: cipher unknown-xts-plain64"), "{error}");
+    assert!(error.ends_with(&format!("; key slots not tried: 5, 6, 7: {hint}")), "{error}");
+    luks.unlock(&key("key"), None).expect("the slot that can be tried");
+
+    let luks = volume(|json, name| {
+        let mut digest = json["digests"]["0"].clone();
+        digest["keyslots"] = json!(["1", "2", "3", "4", "5", "6", "7"]);
+        digest["iterations"] = 999_000_000.into();
+        // Five for each slot.
+        if name.parse().is_ok_and(|number: u32| number <= 5) {
+            json["digests"][name] = digest;
+        }
+        // The others are made as it is.
+        if name == "7" {
+            json["keyslots"]["0"]["priority"] = 0.into();
+        }
+    });
+    let error = luks.unlock(&key("wrong"), None).err().expect("too much").to_string();
+    let expected =
+        "not supported: a LUKS volume that costs so much to open; key slots not tried: 1, 2, 3, 4, 5, 6, 7";
+    assert_eq!(error, format!("{expected}: {hint}"));
+    // Who names a slot says that it may take its time; here that is quick.
+    luks.unlock(&key("key"), Some(0)).expect("it is right");
 }
 
 #[test] // Runs of a volume in the clear and encrypted with numbers of their own follow each other.
