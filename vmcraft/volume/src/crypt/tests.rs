@@ -1,9 +1,9 @@
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use cipher::KeyInit;
 use proptest::prelude::*;
-use vmcraft_block::{BlockDevice, Discard, MapExtents, MemoryDevice};
+use testkit::device::{Hooked, Request, Sparse};
+use vmcraft_block::{BlockDevice, MemoryDevice};
 use xts_mode::{Xts128, get_tweak_default};
 
 use super::*;
@@ -128,65 +128,33 @@ fn zeros_read_as_zeros() {
     assert!(read[..777] == noise[..777] && read[600_777..] == noise[600_777..]);
 }
 
-/// A device that notes what is discarded.
-struct Discarding {
-    below: MemoryDevice,
-    discarded: Mutex<Vec<(u64, u64)>>,
-}
-
-impl BlockDevice for Discarding {
-    fn size(&self) -> u64 {
-        self.below.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.below.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        self.below.write_at(offset, buf)
-    }
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn is_read_only(&self) -> bool {
-        false
-    }
-    fn logical_sector_size(&self) -> u32 {
-        512
-    }
-    fn extents(&self) -> Option<&dyn MapExtents> {
-        None
-    }
-    fn discard(&self) -> Option<&dyn Discard> {
-        Some(self)
-    }
-}
-
-impl Discard for Discarding {
-    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.discarded.lock().expect("no test panics in here").push((offset, len));
-        Ok(())
-    }
-    fn write_zeroes(&self, _: u64, _: u64) -> io::Result<()> {
-        panic!("zeros below are noise above");
-    }
-}
-
 #[test] // A sector that is discarded in part still holds the rest.
 fn discards_are_of_whole_sectors() {
-    let below =
-        Arc::new(Discarding { below: MemoryDevice::new(vec![0; 1 << 20]), discarded: Mutex::default() });
+    let discarded = Arc::new(Mutex::new(Vec::new()));
+    let noted = discarded.clone();
+    let hook = move |request| {
+        match request {
+            Request::Discard(offset, len) => {
+                noted.lock().expect("no test panics in here").push((offset, len))
+            }
+            Request::WriteZeroes(..) => panic!("zeros below are noise above"),
+            _ => {}
+        }
+        Ok(())
+    };
+    let below = Arc::new(Hooked { inner: Sparse::new(1 << 20), hook });
     let cipher =
         CipherSpec::parse("aes-xts-plain64").and_then(|spec| spec.with_key(&noise(64))).expect("a cipher");
     let layout =
         CryptLayout { offset: 8192, size: 65536, sector_size: 4096, iv_offset: 0, iv_large_sectors: false };
-    let device = CryptDevice::new(below.clone(), cipher, layout).expect("the area is on the device");
+    let device = CryptDevice::new(below, cipher, layout).expect("the area is on the device");
     let discard = BlockDevice::discard(&device).expect("an ability");
     for (offset, len) in [(0, 4096), (1, 8190), (4095, 4098), (4000, 4000), (0, 65536), (65536, 0)] {
         discard.discard(offset, len).expect("in range");
     }
     assert!(discard.discard(4096, u64::MAX).is_err());
     discard.write_zeroes(0, 10_000).expect("in range");
-    let seen = below.discarded.lock().expect("no test panics in here").clone();
+    let seen = discarded.lock().expect("no test panics in here").clone();
     assert_eq!(seen, [(8192, 4096), (8192 + 4096, 4096), (8192, 65536)]);
 }
 

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use testkit::device::Sparse;
 use testkit::{tempdir, volumes};
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::dm::thin::{Options, Pool};
 use vmcraft_volume::{Error, Member, lvm};
 
-use super::sparse::Sparse;
 use super::{content, memory, unpack};
 
 const BLOCK: usize = 4096;

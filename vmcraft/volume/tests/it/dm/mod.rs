@@ -6,7 +6,6 @@ mod failing;
 mod hostile;
 mod lvm;
 mod snapshot;
-mod sparse;
 mod thin;
 
 use std::fs;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use testkit::appliance::{Disk, run_ok as appliance};
+use testkit::device::Sparse;
 use testkit::{run, run_ok, tempdir};
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::dm::thin::{Discards, Options, Pool};
 
-use super::sparse::Sparse;
 use super::{check_extents, content, facts, memory, sha256, unpack};
 
 const KIND: &str = "dm-thin";
