@@ -11,10 +11,10 @@ use vmcraft_volume::md::{Level, Metadata, NewArray};
 use crate::measure::{Row, middle};
 
 /// Each of four members: together much more than the processor's caches hold.
-const MEMBER_BYTES: u64 = 64 << 20;
+const MEMBER_BYTES: u64 = 66 << 20;
 
-/// What is read at once.
-const READ_BYTES: u64 = 1 << 20;
+/// What is read at once: whole stripes of both levels with parity.
+const READ_BYTES: u64 = 3 << 20;
 
 pub(crate) fn measure(rows: &mut Vec<Row>) -> Result<()> {
     rows.push(read("raid0", Level::Raid0, false)?);

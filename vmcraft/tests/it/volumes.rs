@@ -296,3 +296,52 @@ fn a_volume_is_not_removed_while_what_goes_with_it_is_mounted() {
     guest.lvremove(device("/dev/vg/pool")).expect("nothing is in the way");
     assert_eq!(guest.lvs().expect("a list"), ["/dev/vg/origin"]);
 }
+
+#[test] // Through a volume on an array, down to both images.
+fn free_space_of_a_volume_on_an_array_is_given_back() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let dir = tempdir();
+    let images = ["a", "b"].map(|name| dir.path().join(format!("{name}.qcow2")));
+    for image in &images {
+        run_ok("qemu-img", ["create", "-q", "-f", "qcow2", text(image), "96M"]);
+    }
+    let used = || images.each_ref().map(|image| image.metadata().expect("there").blocks() * 512);
+    let mut guest = open(&images);
+    guest
+        .md_create("data", &["/dev/sda".into(), "/dev/sdb".into()], None, None, None, None, None)
+        .expect("an array");
+    guest.vgcreate("vg", &["/dev/md127".into()]).expect("a group");
+    guest.lvcreate_free("lv", "vg", 100, None, None).expect("a volume");
+    call(&mut guest, &["mkfs", "ext4", "/dev/vg/lv"]).expect("a file system");
+    guest.mount(Mountable::new("/dev/vg/lv"), GuestPath::new("/")).expect("it mounts");
+    let empty = {
+        guest.commit().expect("the images can be written");
+        used()
+    };
+    let content: Vec<u8> =
+        (0..16_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0] | 1).collect();
+    guest.write(GuestPath::new("/large"), &content).expect("there is room");
+    guest.commit().expect("the images can be written");
+    let full = used();
+    assert!(full.iter().zip(empty).all(|(full, empty)| full - empty >= 16 << 20), "{empty:?} {full:?}");
+    guest.rm(GuestPath::new("/large")).expect("it is there");
+    guest.fstrim(GuestPath::new("/"), None, None, None).expect("it can give space back");
+    guest.umount_all().expect("it is mounted");
+    guest.commit().expect("the images can be written");
+    drop(guest);
+    let trimmed = used();
+    assert!(
+        trimmed.iter().zip(full).all(|(trimmed, full)| full - trimmed >= 15 << 20),
+        "{full:?} {trimmed:?}"
+    );
+    for image in &images {
+        run_ok("qemu-img", ["check", "-q", text(image)]);
+    }
+    // The copies are alike, in what was given back too.
+    let guest = open(&images);
+    let devices: Vec<_> = ["/dev/sda", "/dev/sdb"]
+        .map(|name| guest.pread_device(device(name), 88 << 20, 2 << 20).expect("content"))
+        .into();
+    assert!(devices[0] == devices[1]);
+}

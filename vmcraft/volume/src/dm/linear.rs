@@ -212,7 +212,7 @@ impl Discard for Linear {
 }
 
 /// Makes a range read as zeros, by the device's own means where it has them.
-pub(super) fn write_zeroes(device: &dyn BlockDevice, offset: u64, len: u64) -> io::Result<()> {
+pub(crate) fn write_zeroes(device: &dyn BlockDevice, offset: u64, len: u64) -> io::Result<()> {
     if let Some(discard) = device.discard() {
         return discard.write_zeroes(offset, len);
     }

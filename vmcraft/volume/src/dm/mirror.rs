@@ -176,9 +176,13 @@ impl BlockDevice for Mirror {
 }
 
 impl Discard for Mirror {
-    /// Nothing happens: what a discarded range reads as could differ from leg to leg.
+    /// The legs stay alike, so the range is made zeros, where these take no space.
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        check_range(offset, len, self.len, "a discard")
+        check_range(offset, len, self.len, "a discard")?;
+        if self.legs.iter().flatten().all(|leg| leg.extents().is_some()) {
+            return self.write_zeroes(offset, len);
+        }
+        Ok(())
     }
     fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
         check_range(offset, len, self.len, "a write of zeros")?;

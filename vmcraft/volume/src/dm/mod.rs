@@ -9,6 +9,7 @@ pub mod snapshot;
 mod striped;
 pub mod thin;
 
+pub(crate) use linear::write_zeroes;
 pub use linear::{Content, Linear, Piece};
 pub(crate) use read_only::ReadOnly;
 pub use striped::{Column, Striped};

@@ -57,7 +57,7 @@ impl Members {
         }
     }
 
-    fn present(&self) -> impl Iterator<Item = &Arc<dyn BlockDevice>> {
+    pub(super) fn present(&self) -> impl Iterator<Item = &Arc<dyn BlockDevice>> {
         self.0.iter().flatten().map(|member| &member.device)
     }
 }
@@ -206,6 +206,56 @@ impl RaidDevice {
         if is_written { Ok(()) } else { Err(no_copy(offset)) }
     }
 
+    pub(super) fn map(&self) -> &Map {
+        &self.map
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub(super) fn locks(&self) -> &StripeLocks {
+        &self.locks
+    }
+
+    pub(super) fn check_writable(&self) -> io::Result<()> {
+        if self.is_read_only {
+            return Err(io::Error::new(
+                io::ErrorKind::ReadOnlyFilesystem,
+                "a member of the array is open read-only",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with the device, the place on it and the length of all that has a range, piece by piece. For all
+    /// levels without parity.
+    pub(super) fn each_copy(
+        &self,
+        offset: u64,
+        len: u64,
+        each: impl Fn(&dyn BlockDevice, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut places = self.take_places();
+        let mut done = 0;
+        let mut result = Ok(());
+        while done < len && result.is_ok() {
+            let run = self.copies(offset + done, len - done, &mut places);
+            let mut there = places
+                .iter()
+                .filter_map(|place| Some((place.offset, self.members.at(place.member, place.offset)?)))
+                .peekable();
+            result = if there.peek().is_some() {
+                there.try_for_each(|(at, member)| each(&*member.device, at, run))
+            } else {
+                Err(no_copy(offset + done))
+            };
+            done += run;
+        }
+        self.give_places(places);
+        result
+    }
+
     fn take_places(&self) -> Vec<Place> {
         self.spare_places.lock().unwrap_or_else(|e| e.into_inner()).pop().unwrap_or_default()
     }
@@ -268,6 +318,11 @@ impl BlockDevice for RaidDevice {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         check_range(offset, buf.len() as u64, self.size, "a read")?;
+        if let Map::Parity { placement, chunk } = &self.map
+            && self.members.0.iter().any(Option::is_none)
+        {
+            return self.stripes.read(&self.members, &self.locks, placement, *chunk, offset, buf);
+        }
         let mut places = self.take_places();
         let result = self.read_runs(offset, buf, &mut places);
         self.give_places(places);
@@ -276,12 +331,7 @@ impl BlockDevice for RaidDevice {
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
         check_range(offset, buf.len() as u64, self.size, "a write")?;
-        if self.is_read_only {
-            return Err(io::Error::new(
-                io::ErrorKind::ReadOnlyFilesystem,
-                "a member of the array is open read-only",
-            ));
-        }
+        self.check_writable()?;
         if let Map::Parity { placement, chunk } = &self.map {
             return self.stripes.write(&self.members, &self.locks, placement, *chunk, offset, buf);
         }
@@ -308,7 +358,8 @@ impl BlockDevice for RaidDevice {
     }
 
     fn discard(&self) -> Option<&dyn Discard> {
-        None
+        let can = !self.is_read_only && self.members.present().any(|member| member.discard().is_some());
+        can.then_some(self)
     }
 }
 

@@ -96,6 +96,14 @@ pub(super) fn scale_and_xor(target: &mut [u8], source: &[u8], factor: u8) {
     }
 }
 
+/// `target = target * factor ^ source * source_factor`.
+pub(super) fn scale_both_and_xor(target: &mut [u8], factor: u8, source: &[u8], source_factor: u8) {
+    let (products, source_products) = (products_of(factor), products_of(source_factor));
+    for (byte, source) in target.iter_mut().zip(source) {
+        *byte = products[usize::from(*byte)] ^ source_products[usize::from(*source)];
+    }
+}
+
 fn products_of(factor: u8) -> [u8; 256] {
     let mut products = [0; 256];
     for (byte, product) in (0..=255u8).zip(&mut products) {

@@ -27,4 +27,9 @@ impl StripeLocks {
     pub(super) fn write(&self, stripe: u64) -> RwLockWriteGuard<'_, ()> {
         self.of(stripe).write().unwrap_or_else(|e| e.into_inner())
     }
+
+    /// All of them, for what goes over many stripes. Nobody else holds one while waiting for another.
+    pub(super) fn write_all(&self) -> Vec<RwLockWriteGuard<'_, ()>> {
+        self.0.iter().map(|lock| lock.write().unwrap_or_else(|e| e.into_inner())).collect()
+    }
 }

@@ -7,6 +7,7 @@
 
 mod bitmap;
 mod device;
+mod discard;
 mod galois;
 mod geometry;
 mod locks;

@@ -124,23 +124,23 @@ impl Stripes {
         })
     }
 
-    /// Writes within one stripe: `buf` at byte `start` of its data.
-    fn write_stripe(
+    /// Calls `each` for the columns of a range of bytes of a stripe's data: with the blocks that the range covers
+    /// there, and where in the blocks that is.
+    fn each_column(
         &self,
         members: &Members,
         chunk: u64,
         stripe: u64,
-        start: u64,
-        buf: &[u8],
-        scratch: &mut Scratch,
+        range: Range<u64>,
+        mut each: impl FnMut(Column, Range<usize>, u64) -> io::Result<()>,
     ) -> io::Result<()> {
-        let end = start + buf.len() as u64;
+        let Range { start, end } = range;
         // Between these edges a block is covered wholly or not at all.
         let mut edges = [0, start % chunk, end % chunk, chunk];
         edges.sort_unstable();
         for edge in edges.windows(2) {
             let (mut at, to) = (edge[0], edge[1]);
-            // The blocks that the write covers here: block `i` if it has the byte `i * chunk + at`.
+            // The blocks that are covered here: block `i` if the range has the byte `i * chunk + at`.
             let first = start.saturating_sub(at).div_ceil(chunk);
             let behind = end.saturating_sub(at).div_ceil(chunk);
             if at == to || first == behind {
@@ -151,22 +151,105 @@ impl Stripes {
             while at < to {
                 let len = usize::try_from(to - at).unwrap_or(usize::MAX);
                 let column = self.column(members, stripe * chunk + at, len);
-                #[allow(clippy::cast_possible_truncation)] // within the buffer
-                let in_buf = |index: usize| (index as u64 * chunk + at - start) as usize;
-                self.write_column(
-                    members,
-                    column,
-                    covered.clone(),
-                    |index| {
-                        let from = in_buf(index);
-                        &buf[from..from + column.len]
-                    },
-                    scratch,
-                )?;
+                each(column, covered.clone(), at)?;
                 at += column.len as u64;
             }
         }
         Ok(())
+    }
+
+    /// Fills `buf`, reading each block once, also where it takes others to compute one that is missing.
+    pub(super) fn read(
+        &self,
+        members: &Members,
+        locks: &StripeLocks,
+        placement: &Placement,
+        chunk: u64,
+        offset: u64,
+        buf: &mut [u8],
+    ) -> io::Result<()> {
+        let stripe_len = chunk * placement.data_members() as u64; // no more than the array's size
+        self.with_scratch(|scratch| {
+            let mut done = 0;
+            while done < buf.len() {
+                let at = offset + done as u64;
+                let (stripe, start) = (at / stripe_len, at % stripe_len);
+                #[allow(clippy::cast_possible_truncation)] // no more than the buffer's length
+                let len = ((buf.len() - done) as u64).min(stripe_len - start) as usize;
+                let piece = &mut buf[done..done + len];
+                let _lock = locks.read(stripe);
+                placement.fill(stripe, &mut scratch.row);
+                let range = start..start + len as u64;
+                self.each_column(members, chunk, stripe, range, |column, covered, at| {
+                    #[allow(clippy::cast_possible_truncation)] // within the buffer
+                    let in_piece = |index: usize| (index as u64 * chunk + at - start) as usize;
+                    Self::read_column(members, column, covered, piece, in_piece, scratch)
+                })?;
+                done += len;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads the covered blocks of a column, each to its place in `buf`.
+    fn read_column(
+        members: &Members,
+        column: Column,
+        covered: Range<usize>,
+        buf: &mut [u8],
+        place: impl Fn(usize) -> usize,
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        scratch.begin(members, column);
+        let mut wanted = Vec::new();
+        for index in covered.clone() {
+            let member = scratch.row.data[index];
+            let target = &mut buf[place(index)..][..column.len];
+            match members.at(member, column.offset).map(|there| there.device.read_at(column.offset, target)) {
+                Some(Ok(())) => scratch.is_known[member] = true,
+                Some(Err(error)) => {
+                    tracing::warn!(member, offset = column.offset, %error, "reading a member failed");
+                    wanted.push(index);
+                }
+                None => wanted.push(index),
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for index in covered {
+            let member = scratch.row.data[index];
+            if scratch.is_known[member] {
+                scratch.block_mut(member, column.len).copy_from_slice(&buf[place(index)..][..column.len]);
+            }
+        }
+        let lost: Vec<usize> = wanted.iter().map(|&index| scratch.row.data[index]).collect();
+        scratch.load_and_solve(members, column, &lost, false)?;
+        for (index, member) in wanted.into_iter().zip(lost) {
+            buf[place(index)..][..column.len].copy_from_slice(scratch.block(member, column.len));
+        }
+        Ok(())
+    }
+
+    /// Writes within one stripe: `buf` at byte `start` of its data.
+    fn write_stripe(
+        &self,
+        members: &Members,
+        chunk: u64,
+        stripe: u64,
+        start: u64,
+        buf: &[u8],
+        scratch: &mut Scratch,
+    ) -> io::Result<()> {
+        let range = start..start + buf.len() as u64;
+        self.each_column(members, chunk, stripe, range, |column, covered, at| {
+            let new = |index: usize| {
+                #[allow(clippy::cast_possible_truncation)] // within the buffer
+                let from = (index as u64 * chunk + at - start) as usize;
+                &buf[from..from + column.len]
+            };
+            self.write_column(members, column, covered, new, scratch)
+        })
     }
 
     fn write_column<'a>(
@@ -376,9 +459,9 @@ impl Scratch {
         // Eliminating y: x = (Q' + 2^b P') / (2^a + 2^b).
         let (a, b) = (self.row.exponents[x], self.row.exponents[y]);
         let (a, b) = (galois::power_of_two(a), galois::power_of_two(b));
+        let factor = galois::invert(a ^ b);
         let (block, lacking) = self.pair(x_member, y_member, len);
-        galois::scale_and_xor(block, lacking, b);
-        galois::scale(block, galois::invert(a ^ b));
+        galois::scale_both_and_xor(block, factor, lacking, galois::multiply(factor, b));
         let (block, x) = self.pair(y_member, x_member, len);
         galois::xor(block, x);
         self.is_known[x_member] = true;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use testkit::device::{Hooked, Request, Sparse};
 use vmcraft_block::{BlockDevice, MemoryDevice};
 
 use super::geometry::Map;
@@ -80,7 +81,7 @@ fn pattern(number: usize) -> u8 {
 
 struct Setup {
     geometry: Geometry,
-    devices: Vec<Arc<MemoryDevice>>,
+    devices: Vec<Arc<Sparse>>,
     missing: Vec<bool>,
     bad: Vec<Vec<std::ops::Range<u64>>>,
     raid: RaidDevice,
@@ -113,11 +114,7 @@ fn setup(
         }
         present[member] = was;
     }
-    let devices: Vec<_> = geometry
-        .member_bytes
-        .iter()
-        .map(|len| Arc::new(MemoryDevice::new(vec![0; usize::try_from(*len).unwrap()])))
-        .collect();
+    let devices: Vec<_> = geometry.member_bytes.iter().map(|len| Arc::new(Sparse::new(*len))).collect();
     let members = (0..count)
         .map(|i| present[i].then(|| RaidMember { device: devices[i].clone(), bad: bad_of[i].clone() }))
         .collect();
@@ -159,7 +156,7 @@ proptest! {
         wanted in prop::collection::vec(0usize..9, 0..3),
         bad in prop::option::of((0usize..9, 0u64..7 * CHUNK as u64)),
         is_trusted in any::<bool>(),
-        writes in prop::collection::vec((any::<u32>(), 1usize..12 * CHUNK, any::<u8>()), 1..8),
+        writes in prop::collection::vec((any::<u32>(), 1usize..12 * CHUNK, any::<u8>(), 0u8..6), 1..12),
         reads in prop::collection::vec((any::<u32>(), 1usize..4 * CHUNK), 1..4),
     ) {
         let layouts = layouts(count);
@@ -172,9 +169,25 @@ proptest! {
         let setup = setup(layout, sizes.collect(), &wanted, bad, is_trusted || is_degraded);
         let size = usize::try_from(setup.raid.size()).unwrap();
         let mut content = vec![0; size];
-        for (offset, len, seed) in writes {
+        for (offset, len, seed, kind) in writes {
             let offset = offset as usize % size;
             let len = len.min(size - offset);
+            if let 0 | 1 = kind {
+                let discard = BlockDevice::discard(&setup.raid).unwrap();
+                if kind == 0 {
+                    discard.discard(offset as u64, len as u64).unwrap();
+                    // Zeros or what was there, which is checked as what it is then.
+                    let mut read = vec![0; len];
+                    setup.raid.read_at(offset as u64, &mut read).unwrap();
+                    let old = &mut content[offset..offset + len];
+                    prop_assert!(read.iter().zip(&*old).all(|(new, old)| *new == 0 || new == old));
+                    old.copy_from_slice(&read);
+                } else {
+                    discard.write_zeroes(offset as u64, len as u64).unwrap();
+                    content[offset..offset + len].fill(0);
+                }
+                continue;
+            }
             let bytes: Vec<u8> = (0..len).map(|i| pattern(i * 7 + i / 256) ^ seed).collect();
             setup.raid.write_at(offset as u64, &bytes).unwrap();
             content[offset..offset + len].copy_from_slice(&bytes);
@@ -221,37 +234,15 @@ fn parallel_writers_leave_stripes_consistent() {
     }
 }
 
-/// A member whose reads fail in a range.
-struct Failing(MemoryDevice, std::ops::Range<u64>);
-
-impl BlockDevice for Failing {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        if offset < self.1.end && offset + buf.len() as u64 > self.1.start {
-            return Err(std::io::Error::other("a bad sector"));
+/// A member of which this range cannot be read.
+fn failing(bytes: Vec<u8>, range: std::ops::Range<u64>) -> RaidMember {
+    let hook = move |request| match request {
+        Request::Read(offset, len) if offset < range.end && offset + len > range.start => {
+            Err(std::io::Error::other("a bad sector"))
         }
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> std::io::Result<()> {
-        self.0.write_at(offset, buf)
-    }
-    fn flush(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn is_read_only(&self) -> bool {
-        false
-    }
-    fn logical_sector_size(&self) -> u32 {
-        512
-    }
-    fn extents(&self) -> Option<&dyn vmcraft_block::MapExtents> {
-        None
-    }
-    fn discard(&self) -> Option<&dyn vmcraft_block::Discard> {
-        None
-    }
+        _ => Ok(()),
+    };
+    RaidMember::new(Arc::new(Hooked { inner: MemoryDevice::new(bytes), hook }))
 }
 
 #[test] // What cannot be read from one member comes from the others; without redundancy the failure is told.
@@ -272,7 +263,7 @@ fn failures_of_members_are_made_up_for() {
             .collect();
         let members = model(&geometry, &content).into_iter().enumerate().map(|(index, bytes)| {
             let fails = if index == 0 { 1500..1600 } else { 0..0 };
-            Some(RaidMember::new(Arc::new(Failing(MemoryDevice::new(bytes), fails))))
+            Some(failing(bytes, fails))
         });
         let raid = RaidDevice::new(&geometry, members.collect()).unwrap();
         let mut read = vec![0; content.len()];
@@ -334,5 +325,60 @@ fn raid10_without_copies_is_refused() {
         let geometry =
             Geometry { layout: Layout::Raid10(raid10), chunk_bytes: 4096, member_bytes: vec![1 << 20; 4] };
         assert!(geometry.array_bytes().unwrap_err().to_string().contains("no copies"));
+    }
+}
+
+#[test] // All space comes back, also that of parity; a part of a stripe is left as it is.
+fn discards_give_space_back() {
+    for layout in layouts(5) {
+        let setup = setup(layout, vec![8 * CHUNK as u64; 5], &[], None, true);
+        let size = setup.raid.size();
+        let content: Vec<u8> = (0..usize::try_from(size).unwrap()).map(|i| pattern(i % 251) | 1).collect();
+        setup.raid.write_at(0, &content).unwrap();
+        let used = || setup.devices.iter().map(|device| device.used()).sum::<usize>();
+        assert!(used() as u64 * 512 >= size);
+        let discard = BlockDevice::discard(&setup.raid).unwrap();
+        if matches!(layout, Layout::SingleParity(_) | Layout::DoubleParity(_)) {
+            discard.discard(1, size - 2).unwrap();
+            let kept = |at: u64| {
+                let mut byte = [0];
+                setup.raid.read_at(at, &mut byte).unwrap();
+                byte[0] != 0
+            };
+            assert!(kept(0) && kept(1) && kept(size - 1), "{layout:?}");
+            assert!(!kept(size / 2), "{layout:?}");
+        }
+        discard.discard(0, size).unwrap();
+        assert_eq!(used(), 0, "{layout:?}");
+        assert!(discard.discard(1, size).is_err());
+    }
+}
+
+#[test] // A stripe without a member: each block that is there is read once, and parity once.
+fn missing_blocks_cost_no_second_reading() {
+    for (layout, missing, reads) in [
+        (Layout::SingleParity(ParityLayout::ParityLast), &[1][..], 4),
+        (Layout::DoubleParity(ParityLayout::ParityLast), &[1], 4),
+        (Layout::DoubleParity(ParityLayout::ParityLast), &[0, 2], 4),
+    ] {
+        let count = if matches!(layout, Layout::SingleParity(_)) { 5 } else { 6 };
+        let geometry =
+            Geometry { layout, chunk_bytes: CHUNK as u64, member_bytes: vec![8 * CHUNK as u64; count] };
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let members = (0..count).map(|member| {
+            let seen = seen.clone();
+            let hook = move |request| {
+                seen.lock().unwrap().push((member, request));
+                Ok(())
+            };
+            let inner = Sparse::new(8 * CHUNK as u64);
+            (!missing.contains(&member)).then(|| RaidMember::new(Arc::new(Hooked { inner, hook })))
+        });
+        let raid = RaidDevice::new(&geometry, members.collect()).unwrap();
+        raid.read_at(4 * CHUNK as u64, &mut [0; 4 * CHUNK]).unwrap();
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), reads, "{layout:?}: {seen:?}");
+        let row = Request::Read(CHUNK as u64, CHUNK as u64);
+        assert!(seen.iter().all(|(_, request)| *request == row), "{layout:?}: {seen:?}");
     }
 }
