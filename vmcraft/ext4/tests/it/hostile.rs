@@ -63,6 +63,42 @@ fn probe(bytes: Vec<u8>) {
     assert!(device.left.load(Ordering::Relaxed) > 0, "it reads without end");
 }
 
+/// A good volume with bits turned over where there is something to turn over.
+pub(crate) struct Flips {
+    good: Vec<u8>,
+    /// Where the chunks of 128 bytes are that hold more than zeros and a file's filling.
+    used: Vec<usize>,
+}
+
+/// A bit: which of the used chunks, and the byte and bit in it.
+pub(crate) type Flip = (prop::sample::Index, usize, u32);
+
+impl Flips {
+    pub(crate) fn of(good: Vec<u8>) -> Self {
+        let used = good
+            .chunks(128)
+            .enumerate()
+            .filter(|(_, c)| c.iter().any(|b| *b != 0) && !c.iter().all(|b| *b == b'z'))
+            .map(|(n, _)| n * 128)
+            .collect();
+        Self { good, used }
+    }
+
+    /// Some bits to turn over.
+    pub(crate) fn some() -> impl Strategy<Value = Vec<Flip>> {
+        prop::collection::vec((any::<prop::sample::Index>(), 0..128usize, 0..8u32), 1..20)
+    }
+
+    /// The volume with these bits turned over.
+    pub(crate) fn turned(&self, bits: &[Flip]) -> Vec<u8> {
+        let mut bytes = self.good.clone();
+        for (chunk, at, bit) in bits {
+            bytes[self.used[chunk.index(self.used.len())] + at] ^= 1 << bit;
+        }
+        bytes
+    }
+}
+
 #[test] // Some bits of a good volume are turned over.
 fn bit_flips() {
     for options in
@@ -71,21 +107,10 @@ fn bit_flips() {
         let dir = testkit::tempdir();
         let image = sample::image(dir.path(), 4, options);
         let good = std::fs::read(&image).expect("an image");
-        // Where there is something to turn over.
-        let used: Vec<usize> = good
-            .chunks(128)
-            .enumerate()
-            .filter(|(_, c)| c.iter().any(|b| *b != 0) && !c.iter().all(|b| *b == b'z'))
-            .map(|(n, _)| n * 128)
-            .collect();
-        let flips = prop::collection::vec((any::<prop::sample::Index>(), 0..128usize, 0..8u32), 1..20);
         let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-        proptest!(config, |(flips in flips)| {
-            let mut bytes = good.clone();
-            for (chunk, at, bit) in flips {
-                bytes[used[chunk.index(used.len())] + at] ^= 1 << bit;
-            }
-            probe(bytes);
+        let flips = Flips::of(good);
+        proptest!(config, |(bits in Flips::some())| {
+            probe(flips.turned(&bits));
         });
     }
 }

@@ -10,6 +10,7 @@ use vmcraft_fs::{
     DeviceNumber, FileSystem, FileType, InodeNumber, OpenOptions, SetMetadata, WriteFiles, XattrMode,
 };
 
+use crate::hostile::Flips;
 use crate::random::Random;
 use crate::sample;
 use crate::scratch::{NEW, NEW_DIR};
@@ -100,22 +101,11 @@ fn changes_after_bit_flips() {
         let dir = testkit::tempdir();
         let image = sample::image(dir.path(), 4, options);
         let good = std::fs::read(&image).expect("an image");
-        // Where there is something to turn over.
-        let used: Vec<usize> = good
-            .chunks(128)
-            .enumerate()
-            .filter(|(_, c)| c.iter().any(|b| *b != 0) && !c.iter().all(|b| *b == b'z'))
-            .map(|(n, _)| n * 128)
-            .collect();
-        let flips = prop::collection::vec((any::<prop::sample::Index>(), 0..128usize, 0..8u32), 1..20);
         assert!(change_many(good.clone(), 1) > 10, "{options}: an undamaged volume can be changed");
         let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-        proptest!(config, |(flips in flips, seed in any::<u64>())| {
-            let mut bytes = good.clone();
-            for (chunk, at, bit) in flips {
-                bytes[used[chunk.index(used.len())] + at] ^= 1 << bit;
-            }
-            change_many(bytes, seed);
+        let flips = Flips::of(good);
+        proptest!(config, |(bits in Flips::some(), seed in any::<u64>())| {
+            change_many(flips.turned(&bits), seed);
         });
     }
 }
