@@ -6,28 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{binary, named, output, small_guest};
-
-/// A guest's image in a directory of its own.
-struct Guest {
-    dir: tempfile::TempDir,
-    image: PathBuf,
-}
+use crate::support::{Guest, binary, named, output, small_guest};
 
 impl Guest {
-    fn new() -> Self {
-        let dir = testkit::tempdir();
-        let image = small_guest(dir.path());
-        Self { dir, image }
-    }
-
-    /// The binary with the image, mounted.
-    fn command(&self) -> Command {
-        let mut command = Command::new(binary());
-        command.current_dir(self.dir.path()).arg("-a").arg(&self.image).arg("-i");
-        command
-    }
-
     /// What the words print.
     fn run(&self, words: &[&str]) -> String {
         ok(self.command().args(words))

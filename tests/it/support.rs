@@ -29,6 +29,27 @@ pub(crate) fn small_guest(dir: &Path) -> PathBuf {
     image
 }
 
+/// The small guest's image in a directory of its own, which has room for what else a test needs.
+pub(crate) struct Guest {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) image: PathBuf,
+}
+
+impl Guest {
+    pub(crate) fn new() -> Self {
+        let dir = testkit::tempdir();
+        let image = small_guest(dir.path());
+        Self { dir, image }
+    }
+
+    /// The binary with the image, mounted.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(binary());
+        command.current_dir(self.dir.path()).arg("-a").arg(&self.image).arg("-i");
+        command
+    }
+}
+
 /// Runs a command with an empty standard input.
 pub(crate) fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null());

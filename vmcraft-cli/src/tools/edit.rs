@@ -5,21 +5,17 @@ use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{Command, ExitCode};
 
+use vmcraft::customize::perl;
 use vmcraft::{Guest, GuestPath};
 
 use crate::edit::edit;
 use crate::error::{Error, Result, message};
 use crate::options::GuestOptions;
+use crate::report;
 use crate::tools::Tool;
 use crate::tools::common::{MountOptions, ToolOptions, trace};
-
-/// What perl runs: the expression for each line, which is then printed.
-const PERL: [&str; 2] = [
-    "$lineno = 0; while (<STDIN>) { $lineno++; ",
-    "\n} continue { print STDOUT or die \"print: $!\" } close STDOUT or die \"close: $!\"",
-];
 
 /// Edit files of a virtual machine
 ///
@@ -71,7 +67,7 @@ impl Edit {
         let path = GuestPath::new(file.as_bytes());
         let backup = self.backup.as_ref().map(|extension| [file.as_bytes(), extension.as_bytes()].concat());
         let change = |copy: &Path| match &self.expression {
-            Some(expression) => run_perl(expression, copy),
+            Some(expression) => run_perl(path, expression, copy),
             None => run_editor(std::env::var_os("EDITOR").unwrap_or_else(|| "vi".into()).as_os_str(), copy),
         };
         edit(guest, path, change, |guest| match &backup {
@@ -86,38 +82,28 @@ impl Edit {
 fn run_editor(editor: &OsStr, file: &Path) -> Result<()> {
     let mut command = Command::new("/bin/sh");
     // The editor is a command line, and the file one word behind it.
-    command.arg("-c").arg(join([editor, OsStr::new(" \"$1\"")])).arg("sh").arg(file);
-    check("the editor", editor, command.status())
-}
-
-fn run_perl(expression: &OsStr, file: &Path) -> Result<()> {
-    let cannot = |e: io::Error| message(format!("{}: {e}", file.display()));
-    let [before, after] = PERL.map(OsStr::new);
-    let mut changed =
-        tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new("."))).map_err(cannot)?;
-    let mut command = Command::new("perl");
     command
-        .arg("-e")
-        .arg(join([before, expression, after]))
-        .stdin(File::open(file).map_err(cannot)?)
-        .stdout(changed.as_file_mut().try_clone().map_err(cannot)?);
-    check("perl", OsStr::new("perl"), command.status())?;
-    changed.persist(file).map_err(|e| cannot(e.error))?;
-    Ok(())
-}
-
-fn check(what: &str, program: &OsStr, status: io::Result<ExitStatus>) -> Result<()> {
-    let program = program.display();
-    match status {
+        .arg("-c")
+        .arg([editor, OsStr::new(" \"$1\"")].into_iter().collect::<OsString>())
+        .arg("sh")
+        .arg(file);
+    let editor = editor.display();
+    match command.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(message(format!("{what} failed, and nothing was changed: {program}: {status}"))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            Err(message(format!("{program} is not installed on this host, and -e needs it")))
-        }
-        Err(e) => Err(message(format!("cannot run {program}: {e}"))),
+        Ok(status) => Err(message(format!("the editor failed, and nothing was changed: {editor}: {status}"))),
+        Err(e) => Err(message(format!("cannot run {editor}: {e}"))),
     }
 }
 
-fn join<const N: usize>(parts: [&OsStr; N]) -> OsString {
-    parts.into_iter().collect()
+fn run_perl(path: &GuestPath, expression: &OsStr, file: &Path) -> Result<()> {
+    let cannot = |e: io::Error| message(format!("{}: {e}", file.display()));
+    let mut changed =
+        tempfile::NamedTempFile::new_in(file.parent().unwrap_or(Path::new("."))).map_err(cannot)?;
+    let (from, to) = (File::open(file).map_err(cannot)?, changed.as_file_mut().try_clone().map_err(cannot)?);
+    let said = perl::edit_lines(path, expression, from, to)?;
+    if !said.is_empty() {
+        report::warning(&format!("{path}: perl: {said}"));
+    }
+    changed.persist(file).map_err(|e| cannot(e.error))?;
+    Ok(())
 }

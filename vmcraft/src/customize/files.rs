@@ -1,6 +1,6 @@
 //! Changes to files by name.
 
-use std::process::{Command, Stdio};
+use std::io::{Read, Seek, Write};
 
 use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::FileType;
@@ -19,7 +19,7 @@ pub(crate) fn append_line(guest: &mut Guest, path: &GuestPath, line: &BStr) -> R
 /// Removes what a pattern matches, directories with their content. What has no wildcard in it must be there.
 pub(crate) fn delete(guest: &mut Guest, pattern: &GuestPath) -> Result<()> {
     let found = guest.glob_expand(pattern, Some(false))?;
-    if found.is_empty() && !pattern.as_bstr().bytes().any(|b| b"*?[{".contains(&b)) {
+    if found.is_empty() && pattern.as_bstr().find_byteset(b"*?[{").is_none() {
         // Also a link that leads nowhere is there.
         guest.resolve_link(pattern)?;
         return guest.rm_rf(pattern);
@@ -89,44 +89,24 @@ fn parent_of(path: &BString) -> &[u8] {
     }
 }
 
-/// What Perl does for each line of the file, as virt-edit has it: `$_` is the line, `$lineno` its number.
-const EDIT: &str = "my $lineno = 0; while (<STDIN>) { $lineno++; EXPRESSION\n; print STDOUT $_ or die \"print: $!\"; } \
-                    close STDOUT or die \"close: $!\";";
-
 /// Edits a file with an expression of Perl, which the host's Perl evaluates.
 pub(crate) fn edit(guest: &mut Guest, path: &GuestPath, expression: &BStr) -> Result<()> {
     let content = super::require(guest, path)?;
-    let host = |doing: &'static str| {
-        move |source: std::io::Error| Error::Host { path: "perl".into(), doing, source }
-    };
+    let failed = |source| Error::Host { path: "perl".into(), doing: "cannot give it the file", source };
     let expression =
         expression.to_os_str().map_err(|_| Error::Usage("the expression must be text".into()))?;
-    let (before, after) = EDIT.split_once("EXPRESSION").unwrap_or((EDIT, ""));
-    let mut program = std::ffi::OsString::from(before);
-    program.push(expression);
-    program.push(after);
-    let mut input = tempfile::tempfile().map_err(host("cannot give it the file"))?;
-    std::io::Write::write_all(&mut input, &content).map_err(host("cannot give it the file"))?;
-    std::io::Seek::rewind(&mut input).map_err(host("cannot give it the file"))?;
-    let output = Command::new("perl")
-        .arg("-e")
-        .arg(program)
-        .stdin(Stdio::from(input))
-        .output()
-        .map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::Usage(
-                "editing with an expression needs Perl 5 on this host, and there is no program perl: install package \
-                 perl"
-                    .into(),
-            ),
-            _ => host("cannot run it")(e),
-        })?;
-    if !output.status.success() {
-        return Err(Error::Usage(format!(
-            "{path}: perl failed ({}): {}",
-            output.status,
-            output.stderr.to_str_lossy().trim_end()
-        )));
+    let with = |content: &[u8]| {
+        let mut file = tempfile::tempfile()?;
+        file.write_all(content)?;
+        file.rewind()?;
+        Ok(file)
+    };
+    let (from, mut to) = (with(&content).map_err(failed)?, with(b"").map_err(failed)?);
+    let said = super::perl::edit_lines(path, expression, from, to.try_clone().map_err(failed)?)?;
+    if !said.is_empty() {
+        guest.warnings.push(format!("{path}: perl: {said}"));
     }
-    if output.stdout == content { Ok(()) } else { super::write(guest, path, &output.stdout) }
+    let mut edited = Vec::new();
+    to.rewind().and_then(|()| to.read_to_end(&mut edited)).map_err(failed)?;
+    if edited == content { Ok(()) } else { super::write(guest, path, &edited) }
 }

@@ -10,6 +10,7 @@ mod firstboot;
 pub(crate) mod identity;
 mod operation;
 mod password;
+pub mod perl;
 pub mod selinux;
 mod ssh;
 pub mod sysprep;
