@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmcraft_block::image::{self, Format, Gate};
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 /// How a disk is added.
 #[derive(Clone, Default)]
@@ -110,8 +110,8 @@ impl BlockDevice for ZeroDevice {
 
 impl MapExtents for ZeroDevice {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        let len = self.0.checked_sub(offset).filter(|len| *len > 0).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Extent { offset, len, is_hole: true })
+        check_extent_query(offset, self.0)?;
+        Ok(Extent { offset, len: self.0 - offset, is_hole: true })
     }
 }
 

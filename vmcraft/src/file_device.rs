@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 use crate::Result;
 use crate::content::next_data;
@@ -22,19 +22,6 @@ impl FileDevice {
         Ok(Self { node, size })
     }
 
-    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.size => Ok(()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!(
-                    "a read of {len} bytes at byte {offset:#x} is beyond the end of {} ({} bytes)",
-                    self.node.path, self.size
-                ),
-            )),
-        }
-    }
-
     fn failed(&self, source: vmcraft_fs::Error) -> io::Error {
         io::Error::other(self.node.error(source))
     }
@@ -45,7 +32,7 @@ impl BlockDevice for FileDevice {
         self.size
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.check(offset, buf.len() as u64)?;
+        check_range(offset, buf.len() as u64, self.size, "a read")?;
         let n =
             self.node.filesystem.read(self.node.inode, offset, buf).map_err(|source| self.failed(source))?;
         if n == buf.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
@@ -72,9 +59,7 @@ impl BlockDevice for FileDevice {
 
 impl MapExtents for FileDevice {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        if offset >= self.size {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        check_extent_query(offset, self.size)?;
         let found = next_data(&*self.node.filesystem, self.node.inode, offset)
             .map_err(|source| self.failed(source))?;
         let (start, end) = found.unwrap_or((self.size, self.size));

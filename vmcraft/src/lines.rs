@@ -7,6 +7,9 @@ use memchr::memchr;
 /// The longest line that is kept.
 pub(crate) const MAX_LINE_BYTES: usize = 16 << 20;
 
+/// How many bytes of a file are read at once where its lines or letters are looked at.
+pub(crate) const STEP_BYTES: usize = 256 * 1024;
+
 /// A line that was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'b> {

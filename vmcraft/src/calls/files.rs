@@ -9,13 +9,10 @@ use memchr::{memchr_iter, memrchr_iter};
 use vmcraft_macros::api;
 
 use crate::limits::{Budget, MAX_RESULT_BYTES};
-use crate::lines::{Line, Lines};
+use crate::lines::{Line, Lines, STEP_BYTES};
 use crate::value::FileOut;
 use crate::vfs::FileReader;
 use crate::{Error, Guest, GuestPath, Result, hexdump, printable};
-
-/// How many bytes are read at once.
-const STEP_BYTES: usize = 256 * 1024;
 
 /// How many bytes of a file a line of base64 stands for: 76 letters.
 const BASE64_LINE: usize = 57;

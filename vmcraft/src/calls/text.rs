@@ -7,12 +7,9 @@ use memchr::{memchr, memchr_iter};
 use vmcraft_macros::api;
 
 use crate::limits::Budget;
-use crate::lines::{Line, Lines};
+use crate::lines::{Line, Lines, STEP_BYTES};
 use crate::posix_regex::{self, Syntax};
 use crate::{Error, Guest, GuestPath, Result, decompress};
-
-/// How many bytes are read at once.
-const STEP_BYTES: usize = 256 * 1024;
 
 #[api(area = "text")]
 impl Guest {
