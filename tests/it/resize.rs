@@ -82,7 +82,7 @@ fn sectors(image: &Path, start: usize, count: usize) -> Vec<u8> {
 #[test]
 fn what_is_printed_is_what_virt_resize_prints() {
     let disks = Disks::new();
-    let (new, said) = disks.succeed("primary.img", 128, &[]);
+    let (new, said) = disks.succeed("primary.img", 128, &["--colours", "--wrap"]);
     compare("surplus", &said);
     assert_eq!(
         partitions(&new),

@@ -91,6 +91,14 @@ pub(super) struct Resize {
     #[arg(long, hide = true)]
     ntfsresize_force: bool,
 
+    /// Taken for virt-resize's sake: messages have no colours
+    #[arg(long, aliases = ["colours", "color", "colour"], hide = true)]
+    colors: bool,
+
+    /// Taken for virt-resize's sake: messages are not wrapped
+    #[arg(long, hide = true)]
+    wrap: bool,
+
     /// The format of OUTDISK; without it, it is detected
     #[arg(long, value_name = "FORMAT")]
     output_format: Option<String>,
