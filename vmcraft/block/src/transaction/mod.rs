@@ -225,12 +225,12 @@ impl Transaction {
         options: TransactionOptions,
         open: &mut OpenImage<'_>,
     ) -> Result<(Self, Vec<String>)> {
-        if let Some(path) = options.undo.as_ref().filter(|path| path.exists()) {
-            return Err(Error::Io {
+        if let Some(path) = &options.undo {
+            undo::check_place(path).map_err(|source| Error::Io {
                 image: path.display().to_string(),
                 doing: "cannot make the undo file",
-                source: io::ErrorKind::AlreadyExists.into(),
-            });
+                source,
+            })?;
         }
         let notes = recovery::recover(&mut disks, &options, open)?;
         Ok((Self::new(disks, options), notes))

@@ -30,6 +30,24 @@ pub(super) struct UndoFile {
 /// Which granules of a chunk change: those that surely do, and those whose new content is not certain.
 type Masks = (u128, u128);
 
+/// Whether an undo file can be made there, said before anything is changed. It is made at the first commit.
+pub(super) fn check_place(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is such a file already, which may be needed: give another name",
+        ));
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match directory {
+        Some(directory) if !directory.is_dir() => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("there is no directory {}", directory.display()),
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl UndoFile {
     /// A new file. It is an error if there is one with this name.
     pub(super) fn create(path: &Path) -> io::Result<Self> {

@@ -78,7 +78,11 @@ fn what_a_session_changed_is_put_back() {
     }
     change(&transaction, 9);
     drop(transaction);
-    assert!(session(&images, &file).err().unwrap().to_string().contains("cannot make the undo file"));
+    // Said before anything is done, not at the commit.
+    let refused = |file: &Path| session(&images, file).err().unwrap().to_string();
+    assert!(refused(&file).contains("cannot make the undo file: there is such a file already"));
+    let nowhere = directory.path().join("none").join("undo");
+    assert!(refused(&nowhere).contains("cannot make the undo file: there is no directory"));
     let changed = [fs::read(&raw).unwrap(), qemu_bytes(&qcow2)];
     assert!(changed[0] != disks[0] && changed[1] != disks[1]);
 
