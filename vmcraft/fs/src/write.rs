@@ -7,7 +7,8 @@ use crate::{DeviceNumber, FileType, InodeNumber, Result, Timestamp};
 /// What a new inode starts with. Its times are those of the file system's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewInode {
-    /// Permission, set-id and sticky bits: the low 12 bits of `st_mode`. No umask is applied.
+    /// Permission, set-id and sticky bits: the low 12 bits of `st_mode`. No umask is applied. A
+    /// default access control list of the directory takes away what it does not allow.
     pub permissions: u32,
     /// The owner's number.
     pub uid: u32,
@@ -18,7 +19,8 @@ pub struct NewInode {
 /// What [`WriteFiles::set_metadata`] changes: `None` leaves a field as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SetMetadata {
-    /// Permission, set-id and sticky bits: the low 12 bits of `st_mode`.
+    /// Permission, set-id and sticky bits: the low 12 bits of `st_mode`. An access control list that the
+    /// file has changes with them.
     pub permissions: Option<u32>,
     /// The owner's number.
     pub uid: Option<u32>,
@@ -97,7 +99,8 @@ pub struct Tuning {
 /// Each method is all or nothing: one that fails leaves the file system as it was before. What they
 /// change is seen by readers at once, and is on the device after [`WriteFiles::sync`]. Permissions
 /// are not checked; flags of the inode (immutable, append-only) are. Times of inodes and directories
-/// change as the kernel changes them.
+/// change as the kernel changes them, and so do access control lists: what is made in a directory with
+/// a default list inherits it, and a list follows permissions that are set.
 ///
 /// A `name` is any bytes but `/` and NUL, neither empty nor `.` nor `..`: `InvalidInput` otherwise.
 /// A method that takes a directory answers `NotADirectory` if it is none.

@@ -1,10 +1,9 @@
 //! Changing owners and permissions with all that the kernel changes with them.
 
 use bstr::BStr;
-use vmcraft_fs::{FileType, SetMetadata, XattrMode};
+use vmcraft_fs::{FileType, SetMetadata};
 
 use crate::Result;
-use crate::acl::{self, Acl};
 use crate::vfs::Node;
 
 /// The attribute with a program's capabilities.
@@ -22,15 +21,8 @@ pub(crate) fn xattr(node: &Node, name: &BStr) -> Result<Option<Vec<u8>>> {
 
 /// As `chmod(2)`: an access control list changes with the permissions.
 pub(crate) fn change_permissions(node: &Node, permissions: u32) -> Result<()> {
-    let fail = |source| node.error(source);
-    let writer = node.writer()?;
     let set = SetMetadata { permissions: Some(permissions & 0o7777), ..SetMetadata::default() };
-    writer.set_metadata(node.inode, &set).map_err(fail)?;
-    if let Some(list) = xattr(node, acl::ACCESS.into())?.as_deref().and_then(Acl::decode) {
-        let list = list.with_permissions(permissions).encode();
-        writer.set_xattr(node.inode, acl::ACCESS.into(), &list, XattrMode::Any).map_err(fail)?;
-    }
-    Ok(())
+    node.writer()?.set_metadata(node.inode, &set).map_err(|source| node.error(source))
 }
 
 /// As `chown(2)`: a program that changes its owner is no longer set-user-id, and has no capabilities.

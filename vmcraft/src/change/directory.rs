@@ -1,9 +1,9 @@
 //! A directory in which names are made: what new files get from it, as the kernel gives it to them.
 
 use bstr::{BStr, BString};
-use vmcraft_fs::{DeviceNumber, FileType, InodeNumber, NewInode, WriteFiles, XattrMode};
+use vmcraft_fs::{DeviceNumber, FileType, InodeNumber, NewInode, WriteFiles};
 
-use crate::acl::{self, Acl};
+use crate::acl;
 use crate::change::xattr;
 use crate::vfs::{Node, Vfs, join};
 use crate::{Error, GuestPath, Result};
@@ -19,8 +19,8 @@ pub(crate) struct Directory {
     pub(crate) node: Node,
     /// The group that new files belong to, if not that of who makes them.
     group: Option<u32>,
-    /// The access control list that new files get.
-    default_acl: Option<Acl>,
+    /// Whether new files get an access control list, which limits their permissions in place of the umask.
+    has_default_acl: bool,
 }
 
 /// What is made.
@@ -58,13 +58,8 @@ impl Directory {
             return Err(node.error(vmcraft_fs::Error::NotADirectory));
         }
         let group = (metadata.permissions & SET_GROUP_ID != 0).then_some(metadata.gid);
-        let default_acl = match xattr(&node, acl::DEFAULT.into())? {
-            Some(value) => Some(Acl::decode(&value).ok_or_else(|| {
-                node.error(vmcraft_fs::Error::InvalidInput("its default access control list is corrupt"))
-            })?),
-            None => None,
-        };
-        Ok(Self { node, group, default_acl })
+        let has_default_acl = xattr(&node, acl::DEFAULT.into())?.is_some();
+        Ok(Self { node, group, has_default_acl })
     }
 
     /// The directory that a path's last name is in, and that name.
@@ -83,9 +78,6 @@ impl Directory {
     }
 
     /// Makes a file. `Exists` if the name is taken.
-    ///
-    /// With a default list in the directory this takes several steps: those that need all or nothing
-    /// run it in `Guest::atomically`.
     pub(crate) fn make(&self, name: &BStr, file: NewFile<'_>, new: New) -> Result<InodeNumber> {
         let writer = self.writer()?;
         let mut permissions = match file {
@@ -93,12 +85,8 @@ impl Directory {
             NewFile::Directory => new.permissions & DIRECTORY_BITS,
             NewFile::Regular | NewFile::Special(..) => new.permissions & 0o7777,
         };
-        let default_acl = self.default_acl.as_ref().filter(|_| !matches!(file, NewFile::Symlink(_)));
-        let mut access_acl = None;
-        match (default_acl, file) {
-            (_, NewFile::Symlink(_)) => {}
-            (Some(default), _) => (access_acl, permissions) = default.inherited(permissions),
-            (None, _) => permissions &= !new.umask,
+        if !self.has_default_acl && !matches!(file, NewFile::Symlink(_)) {
+            permissions &= !new.umask;
         }
         let (uid, gid) = match (new.owner, self.group) {
             (Some(owner), _) => owner,
@@ -118,18 +106,7 @@ impl Directory {
             NewFile::Symlink(target) => writer.symlink(dir, name, target, new),
             NewFile::Special(file_type, device) => writer.mknod(dir, name, file_type, device, new),
         };
-        let fail = |source| self.error(name, source);
-        let inode = inode.map_err(fail)?;
-        let set = |attribute: &str, list: &Acl| {
-            writer.set_xattr(inode, attribute.into(), &list.encode(), XattrMode::Any).map_err(fail)
-        };
-        if let Some(list) = &access_acl {
-            set(acl::ACCESS, list)?;
-        }
-        if let (Some(list), NewFile::Directory) = (default_acl, file) {
-            set(acl::DEFAULT, list)?;
-        }
-        Ok(inode)
+        inode.map_err(|source| self.error(name, source))
     }
 
     /// The node of a name that was just made.

@@ -8,6 +8,7 @@ use vmcraft_fs::{
 
 use super::MemoryFs;
 use super::state::{Blocks, Content, Inode, State, number};
+use crate::acl::{self, Acl};
 
 /// The longest name.
 const NAME_BYTES: usize = 255;
@@ -34,9 +35,22 @@ impl MemoryFs {
         if state.inodes_used() >= self.limits.inodes {
             return Err(Error::NoSpace("no inode is free"));
         }
+        let is_link = matches!(content, Content::Symlink(_));
+        let lists = state.get(dir)?.xattrs.iter();
+        let default = lists.filter(|_| !is_link).find(|(name, _)| name == acl::DEFAULT);
+        let default = default.map(|(_, value)| value.clone());
         let index = state.push(content, place(dir), new.permissions & 0o7777);
         let now = self.sources.now();
         let inode = state.at(index);
+        if let Some(default) = default {
+            let list = Acl::decode(&default).ok_or(Error::InvalidInput("a corrupt access control list"))?;
+            let (access, permissions) = list.inherited(inode.permissions);
+            inode.permissions = permissions;
+            inode.xattrs.extend(access.map(|list| (acl::ACCESS.into(), list.encode())));
+            if is_dir {
+                inode.xattrs.push((acl::DEFAULT.into(), default));
+            }
+        }
         (inode.uid, inode.gid) = (new.uid, new.gid);
         (inode.accessed, inode.modified, inode.changed) = (now, now, now);
         state.add_name(place(dir), name, index);
@@ -318,6 +332,12 @@ impl WriteFiles for MemoryFs {
         let found = state.get_mut(inode)?;
         check_flags(found, IMMUTABLE | APPEND_ONLY)?;
         found.permissions = set.permissions.map_or(found.permissions, |permissions| permissions & 0o7777);
+        let permissions = found.permissions;
+        let lists = found.xattrs.iter_mut().filter(|(name, _)| name == acl::ACCESS);
+        for (_, value) in lists.filter(|_| set.permissions.is_some()) {
+            let list = Acl::decode(value).ok_or(Error::InvalidInput("a corrupt access control list"))?;
+            *value = list.with_permissions(permissions).encode();
+        }
         found.uid = set.uid.unwrap_or(found.uid);
         found.gid = set.gid.unwrap_or(found.gid);
         found.accessed = set.accessed.unwrap_or(found.accessed);
