@@ -150,6 +150,7 @@ impl Guest {
             disk.table = PartitionTable::read(&disk.device);
         }
         self.rescan();
+        self.lost_snapshots.retain(|lost| self.stack.lvm().is_lost(lost));
         self.inspection = None;
         for (device, filesystem) in self.opened_filesystems() {
             let Ok(writer) = filesystem.writer() else {

@@ -13,6 +13,7 @@ use vmcraft_block::{
 };
 use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
 use vmcraft_volume::Key;
+use vmcraft_volume::lvm::LostSnapshot;
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
 use crate::device::{self, Disk, Found};
@@ -50,6 +51,8 @@ pub struct Guest {
     pub(crate) write_protected: BTreeSet<String>,
     /// What is to be said of the volumes as they are now.
     stack_warnings: Vec<String>,
+    /// The snapshots that writes to their origins made invalid, and of which nothing was said yet.
+    pub(crate) lost_snapshots: Vec<LostSnapshot>,
     /// What was said of them already.
     said: BTreeSet<String>,
     /// What opens encrypted devices.
@@ -91,6 +94,7 @@ impl Guest {
             guessed_formats: BTreeSet::new(),
             write_protected: BTreeSet::new(),
             stack_warnings: Vec::new(),
+            lost_snapshots: Vec::new(),
             said: BTreeSet::new(),
             keys: Keys::default(),
             changes: 0,
@@ -176,7 +180,9 @@ impl Guest {
 
     /// Takes what the user should know and no error said, such as a partition table's bad header.
     pub fn take_warnings(&mut self) -> Vec<String> {
+        self.note_lost_snapshots();
         let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(self.lost_snapshots.drain(..).map(|lost| lost.to_string()));
         // Each is said once, however often the stack is built. What an earlier stack lacked is not said.
         let of_stack = self.stack_warnings.iter().filter(|warning| self.said.insert((*warning).clone()));
         warnings.extend(of_stack.cloned());
@@ -267,8 +273,14 @@ impl Guest {
         Ok(())
     }
 
+    /// Keeps what is to be said of snapshots that writes to their origins have made invalid.
+    pub(crate) fn note_lost_snapshots(&mut self) {
+        self.lost_snapshots.extend(self.stack.take_lost_snapshots());
+    }
+
     /// Looks for volumes on the disks anew.
     pub(crate) fn rescan(&mut self) {
+        self.note_lost_snapshots();
         let Some(disks) = &self.disks else { return };
         self.stack_warnings = self.stack.rescan(disks);
         let names: Vec<_> = self.stack.volumes().iter().flat_map(Volume::names).collect();
@@ -322,6 +334,7 @@ impl Guest {
         self.guessed_formats.clear();
         self.write_protected.clear();
         self.stack_warnings.clear();
+        self.lost_snapshots.clear();
         self.said.clear();
         self.drives.clear();
     }

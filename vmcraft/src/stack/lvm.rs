@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vmcraft_volume::lvm::{self, Backing, LogicalVolume, Lvm, SegmentKind, VolumeGroup};
+use vmcraft_volume::lvm::{self, Backing, LogicalVolume, LostSnapshot, Lvm, SegmentKind, VolumeGroup};
 
 use super::scan::Found;
 use super::{Kind, Stack};
@@ -14,6 +14,11 @@ impl Stack {
     /// What was found of LVM; empty before launch.
     pub(crate) fn lvm(&self) -> &Lvm {
         &self.lvm
+    }
+
+    /// Takes the snapshots that were lost since the last time.
+    pub(crate) fn take_lost_snapshots(&self) -> Vec<LostSnapshot> {
+        self.lvm.volume_groups.iter().flat_map(VolumeGroup::take_lost_snapshots).collect()
     }
 
     /// The logical volumes of all groups that the members met so far make up. Nothing if no physical volume

@@ -84,6 +84,9 @@ fn volume_groups_are_listed_as_lvm_lists_them() {
             assert_eq!(ours.origin, text(&row, "origin"), "{name}: {lv}");
             assert_eq!(ours.modules, text(&row, "lv_modules"), "{name}: {lv}");
             assert_eq!(ours.seg_count.to_string(), text(&row, "seg_count"), "{name}: {lv}");
+            let shown = |percent: Option<f32>| percent.map(|n| format!("{n:.2}")).unwrap_or_default();
+            assert_eq!(shown(ours.snap_percent), text(&row, "snap_percent"), "{name}: {lv}");
+            assert_eq!(shown(ours.copy_percent), text(&row, "copy_percent"), "{name}: {lv}");
             // Without what activation makes of it.
             let letters = |attr: &str| attr.chars().take(4).collect::<String>();
             assert_eq!(letters(&ours.lv_attr), letters(&text(&row, "lv_attr")), "{name}: {lv}");
@@ -282,6 +285,61 @@ fn a_volume_is_not_taken_for_a_partition_of_its_name() {
     let warnings = guest.take_warnings().join("\n");
     assert!(warnings.contains("/dev/a/xp1: two devices have this name"), "{warnings}");
     assert_eq!(guest.vgs().expect("a list"), ["a", "c"]);
+}
+
+#[test] // The user wrote to the origin, and could not know.
+fn a_snapshot_that_a_write_to_its_origin_loses_is_named() {
+    let case = testkit::volumes::case("lvm-snapshot");
+    let mut guest = open(&case.disks);
+    assert_eq!(guest.take_warnings(), Vec::<String>::new());
+    let write = |guest: &mut Guest, from: u8| {
+        let content: Vec<u8> = (0..1_310_720_u32).map(|n| n.to_le_bytes()[1] ^ from).collect();
+        guest.pwrite_device(device("/dev/vg/origin"), &content, 0).expect("the origin is written");
+    };
+    write(&mut guest, 1);
+    // What was undone is not lost.
+    call(&mut guest, &["rollback"]).expect("changes are thrown away");
+    assert_eq!(guest.take_warnings(), Vec::<String>::new());
+    guest.pread_device(device("/dev/vg/small"), 1, 0).expect("it is there again");
+    write(&mut guest, 2);
+    // Looking for volumes anew does not forget it.
+    guest.vg_activate_all(true).expect("they are active");
+    let warnings = guest.take_warnings();
+    let told = |snapshot: &str| {
+        let start = format!("/dev/vg/{snapshot}: this snapshot is invalid now");
+        warnings
+            .iter()
+            .filter(|warning| warning.starts_with(&start) && warning.contains("/dev/vg/origin"))
+            .count()
+    };
+    assert_eq!((told("small"), told("large"), warnings.len()), (1, 1, 2), "{warnings:?}");
+    assert_eq!(guest.take_warnings(), Vec::<String>::new());
+    guest.pread_device(device("/dev/vg/small"), 1, 0).expect_err("it is lost");
+    let rows = guest.lvs_full().expect("a list");
+    let small = rows.iter().find(|row| row.lv_name == "small").expect("it is listed");
+    assert_eq!(small.snap_percent, Some(100.0));
+}
+
+#[test] // What it shares with its snapshot stays, and so does the snapshot.
+fn a_thin_volume_is_removed() {
+    let case = testkit::volumes::case("lvm-thin");
+    let mut guest = open(&case.disks);
+    let sum = |guest: &mut Guest| match call(guest, &["checksum-device", "sha256", "/dev/vg/snap"]) {
+        Ok(vmcraft::value::Value::String(sum)) => String::from_utf8(sum.into()).expect("hexadecimal digits"),
+        other => panic!("{other:?}"),
+    };
+    let before = sum(&mut guest);
+    guest.lvremove(device("/dev/vg/thin")).expect("it is a volume like any other");
+    assert_eq!(sum(&mut guest), before);
+    assert!(guest.lvs().expect("a list").iter().all(|name| name != "/dev/vg/thin"));
+    guest.pwrite_device(device("/dev/vg/snap"), b"changed", 0).expect("nothing is shared any more");
+    let changed = sum(&mut guest);
+    guest.commit().expect("the images can be written");
+    drop(guest);
+    let mut guest = open(&case.disks);
+    assert_eq!((sum(&mut guest), guest.take_warnings()), (changed, vec![]));
+    guest.lvremove(device("/dev/vg")).expect("the pool goes, too");
+    assert_eq!(guest.lvs().expect("a list"), Vec::<String>::new());
 }
 
 #[test] // A pool takes its volumes along, and an origin its snapshots.

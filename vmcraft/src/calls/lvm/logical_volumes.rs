@@ -1,7 +1,7 @@
 //! Logical volumes.
 
 use vmcraft_macros::api;
-use vmcraft_volume::lvm::{LogicalVolume, NewVolume, SegmentKind, Size, VolumeGroup};
+use vmcraft_volume::lvm::{LogicalVolume, NewVolume, Size, VolumeGroup};
 
 use super::physical_volumes::count;
 use super::volume_error;
@@ -34,9 +34,9 @@ record! {
         pub seg_count: i64,
         /// The volume that it is a snapshot of.
         pub origin: String,
-        /// How full a snapshot is, in percent.
+        /// How full a snapshot, a thin volume or a thin pool is, in percent.
         pub snap_percent: Option<f32>,
-        /// How much of a mirror is alike, in percent.
+        /// How much of a mirror or a RAID volume is alike on all disks, in percent, if they say so.
         pub copy_percent: Option<f32>,
         /// The physical volume that its extents are being moved from.
         pub move_pv: String,
@@ -94,8 +94,9 @@ impl Guest {
                     && (self.vfs.mounts().iter().any(|mount| mount.device == name)
                         || self.stack.above(&name).next().is_some());
                 row.set_state(is_active, is_open);
-                row.copy_percent = (is_active && is_copied(volume)).then_some(100.0);
                 if is_active {
+                    row.snap_percent = group.snap_percent(volume);
+                    row.copy_percent = group.copy_percent(volume);
                     (row.lv_kernel_major, row.lv_kernel_minor) = (DEVICE_MAPPER, minor);
                     minor += 1;
                 }
@@ -348,13 +349,4 @@ impl LvmLv {
         });
         self.lv_attr = letters.collect();
     }
-}
-
-/// Whether what Linux has of it is alike, which it counts in percent.
-fn is_copied(volume: &LogicalVolume) -> bool {
-    volume.segments.iter().any(|segment| match &segment.kind {
-        SegmentKind::Mirror { .. } => true,
-        SegmentKind::Raid { region_size, .. } => *region_size > 0,
-        _ => false,
-    })
 }

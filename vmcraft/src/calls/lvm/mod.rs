@@ -106,6 +106,7 @@ impl Guest {
                 guest.refuse_write_protected(device)?;
             }
             let now = u64::try_from(guest.sources().now().seconds).unwrap_or_default();
+            guest.note_lost_snapshots();
             let mut lvm = mem::take(guest.stack.lvm_mut());
             let done = guest.with_random(|random| {
                 let mut author = Author { random, now, host: HOST };

@@ -80,7 +80,8 @@ impl Mirror {
                     ));
                 }
                 Log::Disk(device) => {
-                    if let Some(region) = first_unclean(&**device, len, region_bytes)? {
+                    let log = Regions::read(&**device, len, region_bytes)?;
+                    if let Some(region) = log.first_unclean {
                         return Err(Error::Incomplete(format!(
                             "the first leg of the mirror is missing, and the others are not alike at byte {:#x}",
                             region.saturating_mul(region_bytes)
@@ -98,42 +99,57 @@ impl Mirror {
     }
 }
 
-/// The first region that the log does not call clean.
-fn first_unclean(device: &dyn BlockDevice, len: u64, region_bytes: u64) -> Result<Option<u64>> {
-    let mut header = [0; size_of::<RawLog>()];
-    device.read_at(0, &mut header)?;
-    let corrupt = |what: &str, offset| Error::Corrupt { what: format!("mirror log ({what})"), offset };
-    let raw = RawLog::read_from_bytes(&header).map_err(|_| corrupt("size", 0))?;
-    if raw.magic.get() != MAGIC {
-        return Err(corrupt("magic number", 0));
-    }
-    if raw.version.get() != VERSION {
-        return Err(Error::Unsupported(format!(
-            "version {} of a mirror's log (only version {VERSION} is known)",
-            raw.version.get()
-        )));
-    }
-    if region_bytes == 0 {
-        return Err(Error::Refused("a mirror with regions of 0 bytes".into()));
-    }
-    let regions = len.div_ceil(region_bytes);
-    // A mirror that grew has regions that were never alike.
-    let known = regions.min(raw.nr_regions.get());
-    let mut buffer = [0; 4096];
-    let mut region = 0;
-    while region < known {
-        let wanted = (known - region).div_ceil(8).min(buffer.len() as u64);
-        let bits = &mut buffer[..usize::try_from(wanted).map_err(io::Error::other)?];
-        device.read_at(BITS + region / 8, bits)?;
-        for bit in 0..(wanted * 8).min(known - region) {
-            let byte = bits.get(usize::try_from(bit / 8).map_err(io::Error::other)?).copied();
-            if byte.unwrap_or(0) >> (bit % 8) & 1 == 0 {
-                return Ok(Some(region + bit));
-            }
+/// What a log on disk says of the regions of a mirror.
+pub(crate) struct Regions {
+    /// How many there are.
+    pub(crate) all: u64,
+    /// How many are alike on all legs.
+    pub(crate) clean: u64,
+    /// The first that is not.
+    first_unclean: Option<u64>,
+}
+
+impl Regions {
+    /// Reads the log of a mirror of `len` bytes.
+    pub(crate) fn read(device: &dyn BlockDevice, len: u64, region_bytes: u64) -> Result<Self> {
+        let mut header = [0; size_of::<RawLog>()];
+        device.read_at(0, &mut header)?;
+        let corrupt = |what: &str, offset| Error::Corrupt { what: format!("mirror log ({what})"), offset };
+        let raw = RawLog::read_from_bytes(&header).map_err(|_| corrupt("size", 0))?;
+        if raw.magic.get() != MAGIC {
+            return Err(corrupt("magic number", 0));
         }
-        region += wanted * 8;
+        if raw.version.get() != VERSION {
+            return Err(Error::Unsupported(format!(
+                "version {} of a mirror's log (only version {VERSION} is known)",
+                raw.version.get()
+            )));
+        }
+        if region_bytes == 0 {
+            return Err(Error::Refused("a mirror with regions of 0 bytes".into()));
+        }
+        let regions = len.div_ceil(region_bytes);
+        // A mirror that grew has regions that were never alike.
+        let known = regions.min(raw.nr_regions.get());
+        let mut buffer = [0; 4096];
+        let (mut region, mut clean, mut first_unclean) = (0, 0, None);
+        while region < known {
+            let wanted = (known - region).div_ceil(8).min(buffer.len() as u64);
+            let bits = &mut buffer[..usize::try_from(wanted).map_err(io::Error::other)?];
+            device.read_at(BITS + region / 8, bits)?;
+            for bit in 0..(wanted * 8).min(known - region) {
+                let byte = bits.get(usize::try_from(bit / 8).map_err(io::Error::other)?).copied();
+                if byte.unwrap_or(0) >> (bit % 8) & 1 == 1 {
+                    clean += 1;
+                } else if first_unclean.is_none() {
+                    first_unclean = Some(region + bit);
+                }
+            }
+            region += wanted * 8;
+        }
+        let first_unclean = first_unclean.or((known < regions).then_some(known));
+        Ok(Self { all: regions, clean, first_unclean })
     }
-    Ok((known < regions).then_some(known))
 }
 
 impl BlockDevice for Mirror {

@@ -90,6 +90,26 @@ pub enum Backing {
     Duplicate(Vec<String>),
 }
 
+/// A snapshot that has become invalid, as its store had no room left for what changed in its origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostSnapshot {
+    group: LvmUuid,
+    group_name: String,
+    name: String,
+    origin: String,
+}
+
+impl std::fmt::Display for LostSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { group_name: group, name, origin, .. } = self;
+        write!(
+            f,
+            "/dev/{group}/{name}: this snapshot is invalid now, and its content is lost: it had no room left for what \
+             changed in its origin, /dev/{group}/{origin}"
+        )
+    }
+}
+
 impl std::fmt::Debug for VolumeGroup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = f.debug_struct("VolumeGroup");
@@ -122,6 +142,17 @@ impl Lvm {
                 )))
             }
         }
+    }
+}
+
+impl Lvm {
+    /// Whether a snapshot is still lost, and not there again since its disks went back to an earlier state.
+    pub fn is_lost(&self, snapshot: &LostSnapshot) -> bool {
+        let group = self.volume_groups.iter().find(|group| group.metadata.uuid == snapshot.group);
+        group.is_some_and(|group| {
+            let mut shared = group.open.lock().unwrap_or_else(PoisonError::into_inner);
+            activate::is_lost(group, &mut shared, &snapshot.name)
+        })
     }
 }
 
@@ -190,6 +221,15 @@ impl VolumeGroup {
     pub fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>> {
         let mut shared = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         activate::open(self, &mut shared, name)
+    }
+
+    /// Takes the snapshots that writes to their origins have made invalid since the last time.
+    pub fn take_lost_snapshots(&self) -> Vec<LostSnapshot> {
+        let lost = activate::take_lost_snapshots(&self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let group = &self.metadata;
+        let named =
+            |(name, origin)| LostSnapshot { group: group.uuid, group_name: group.name.clone(), name, origin };
+        lost.into_iter().map(named).collect()
     }
 
     /// The thin pool with this name, which is shared with the volumes of it that are open.

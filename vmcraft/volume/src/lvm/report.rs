@@ -1,7 +1,11 @@
 //! What `pvs`, `vgs` and `lvs` report. Fields have the names that `lvm fullreport` gives them; sizes are in bytes.
 
+use std::sync::PoisonError;
+
 use super::label::SECTOR;
-use super::{Backing, LogicalVolume, Lvm, LvmUuid, Metadata, PhysicalVolume, SegmentKind, VolumeGroup};
+use super::{
+    Backing, LogicalVolume, Lvm, LvmUuid, Metadata, PhysicalVolume, SegmentKind, VolumeGroup, activate,
+};
 
 /// What LVM calls a device that is not there.
 const UNKNOWN_DEVICE: &str = "[unknown]";
@@ -179,6 +183,19 @@ fn sorted(tags: &[String]) -> Vec<String> {
     tags
 }
 
+/// A part in percent, to two digits. As in LVM only nothing is 0, and only all is 100.
+fn percent((part, whole): (u64, u64)) -> f32 {
+    let (part, whole) = (u128::from(part.min(whole)), u128::from(whole.max(1)));
+    let hundredths = (part * 10_000 + whole / 2) / whole;
+    let hundredths = match hundredths {
+        0 if part > 0 => 1,
+        10_000 if part < whole => 9_999,
+        other => other,
+    };
+    // At most 10000.
+    u16::try_from(hundredths).map_or(100.0, |hundredths| f32::from(hundredths) / 100.0)
+}
+
 fn flag(is_set: bool, letter: char) -> char {
     if is_set { letter } else { '-' }
 }
@@ -300,6 +317,21 @@ impl VolumeGroup {
             lv_tags: sorted(&lv.tags),
             modules: modules(metadata, lv),
         }
+    }
+
+    /// How full a snapshot, a thin volume or a thin pool is: `snap_percent` of `lvs`. `None` for other volumes, and if
+    /// what knows it cannot be read.
+    pub fn snap_percent(&self, lv: &LogicalVolume) -> Option<f32> {
+        let mut shared = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        activate::used(self, &mut shared, lv).ok().flatten().map(percent)
+    }
+
+    /// How much of a mirror or a RAID volume is alike on all images: `copy_percent` of `lvs`. `None` for other volumes,
+    /// and where nothing on the disks says it, as of a mirror whose log is in memory, and of a RAID volume that was not
+    /// in sync.
+    pub fn copy_percent(&self, lv: &LogicalVolume) -> Option<f32> {
+        let mut shared = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        activate::copied(self, &mut shared, lv).ok().flatten().map(percent)
     }
 
     /// The name of a volume, in brackets if users do not see it.

@@ -45,11 +45,7 @@ impl Origin {
                 Err(CopyError::Io(error)) => return Err(error),
                 Err(CopyError::Full) => {
                     store.invalidate()?;
-                    tracing::warn!(
-                        "snapshot {} has become invalid: its exception store {} is full",
-                        member.name,
-                        store.name()
-                    );
+                    self.shared.lost().push(member.name.clone());
                     member.store = StoreState::Invalid;
                 }
             }

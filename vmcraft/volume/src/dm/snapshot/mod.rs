@@ -14,7 +14,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use vmcraft_block::BlockDevice;
 
@@ -41,6 +41,8 @@ pub enum State {
     Valid {
         /// How many bytes of the COW device are in use, those of metadata included.
         used_bytes: u64,
+        /// How many of them are the header's and metadata: as many as `used_bytes` if nothing was kept yet.
+        metadata_bytes: u64,
         /// How many bytes the COW device has.
         total_bytes: u64,
     },
@@ -60,6 +62,8 @@ struct Shared {
     origin: Arc<dyn BlockDevice>,
     /// Held for writing by all that adds exceptions, and by writes to the origin.
     members: RwLock<Vec<Sibling>>,
+    /// The names of the snapshots that became invalid, until they are taken.
+    lost: Mutex<Vec<String>>,
 }
 
 struct Sibling {
@@ -93,14 +97,15 @@ impl Family {
             };
             members.push(Sibling { name: cow.name, size_bytes: cow.size_bytes, store });
         }
-        Ok(Self { shared: Arc::new(Shared { origin, members: RwLock::new(members) }) })
+        let (members, lost) = (RwLock::new(members), Mutex::new(Vec::new()));
+        Ok(Self { shared: Arc::new(Shared { origin, members, lost }) })
     }
 
     /// The origin's device: what is written to it is copied to all snapshots first.
     ///
-    /// A snapshot whose store has no room for that becomes invalid, as it would in Linux, and a
-    /// warning is logged: the origin's user has no means to prevent it. The device is read-only if
-    /// a store cannot be understood or written.
+    /// A snapshot whose store has no room for that becomes invalid, as it would in Linux, and
+    /// [`Self::take_lost`] tells: the origin's user has no means to prevent it. The device is
+    /// read-only if a store cannot be understood or written.
     pub fn origin(&self) -> Arc<dyn BlockDevice> {
         Arc::new(Origin { shared: self.shared.clone() })
     }
@@ -125,6 +130,11 @@ impl Family {
         }
     }
 
+    /// Takes the names of the snapshots that writes to the origin made invalid.
+    pub fn take_lost(&self) -> Vec<String> {
+        std::mem::take(&mut *self.shared.lost())
+    }
+
     /// What has become of a snapshot; `None` if there is none of this name.
     pub fn state(&self, name: &str) -> Option<State> {
         let members = self.shared.read();
@@ -134,6 +144,7 @@ impl Family {
                 let (used, total) = store.usage();
                 State::Valid {
                     used_bytes: used.saturating_mul(store.chunk_bytes()),
+                    metadata_bytes: store.metadata_chunks().saturating_mul(store.chunk_bytes()),
                     total_bytes: total.saturating_mul(store.chunk_bytes()),
                 }
             }
@@ -146,6 +157,10 @@ impl Family {
 impl Shared {
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<Sibling>> {
         self.members.read().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn lost(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Vec<Sibling>> {

@@ -188,6 +188,11 @@ impl Store {
         (self.next_free.min(self.chunks()), self.chunks())
     }
 
+    /// How many chunks are the header's or metadata.
+    pub(super) fn metadata_chunks(&self) -> u64 {
+        self.area.saturating_add(1 + HEADER_CHUNKS)
+    }
+
     fn chunks(&self) -> u64 {
         self.device().size() / self.chunk_bytes
     }

@@ -101,8 +101,10 @@ fn a_write_to_the_origin_invalidates_a_full_snapshot() {
     family.origin().write_at(0, &[1; 4096]).unwrap();
     assert_eq!(snapshot.write_at(4096, &[3; 3 * 4096]).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(content(&*snapshot), vec![7; 65536]);
+    assert!(family.take_lost().is_empty());
     family.origin().write_at(8192, &[2; 3 * 4096]).unwrap();
     assert_eq!(family.state("s"), Some(State::Invalid));
+    assert_eq!((family.take_lost(), family.take_lost()), (vec!["s".into()], vec![]));
     assert!(snapshot.read_at(0, &mut [0]).unwrap_err().to_string().contains("invalid"));
     assert_eq!(open().state("s"), Some(State::Invalid), "it is in the header, too");
     assert_eq!(content(&*origin)[8192..20480], [2; 12288]);
@@ -121,7 +123,10 @@ fn a_store_goes_on_in_the_next_area() {
     let family = open();
     assert_eq!(content(&*family.snapshot("s").unwrap()), before);
     // Header, two areas, 32 + 10 chunks.
-    assert_eq!(family.state("s"), Some(State::Valid { used_bytes: 512 * (1 + 2 + 42), total_bytes: 65536 }));
+    assert_eq!(
+        family.state("s"),
+        Some(State::Valid { used_bytes: 512 * (1 + 2 + 42), metadata_bytes: 512 * 3, total_bytes: 65536 })
+    );
 }
 
 #[test] // An origin that grew after the snapshot was made has nothing to keep there.
@@ -132,7 +137,10 @@ fn what_lies_beyond_the_snapshot_is_not_copied() {
     family.origin().write_at(9_000, &[1; 50_000]).unwrap();
     let snapshot = family.snapshot("s").unwrap();
     assert_eq!(content(&*snapshot), vec![7; 10_000]);
-    assert_eq!(family.state("s"), Some(State::Valid { used_bytes: 3 * 4096, total_bytes: 65536 }));
+    assert_eq!(
+        family.state("s"),
+        Some(State::Valid { used_bytes: 3 * 4096, metadata_bytes: 2 * 4096, total_bytes: 65536 })
+    );
 }
 
 proptest! {

@@ -225,6 +225,14 @@ impl Pool {
         Ok(found)
     }
 
+    /// What the metadata says of a volume.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the pool has no volume of this number, [`Error::Corrupt`] if the metadata is.
+    pub fn volume_details(&self, id: u32) -> Result<VolumeDetails> {
+        self.read().details(id)
+    }
+
     /// Opens a volume. Its size is not in the metadata: whoever made the volume keeps it.
     ///
     /// `origin` is the device that blocks come from which the volume has not yet; without one they

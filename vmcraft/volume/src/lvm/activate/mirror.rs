@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Opener;
 use crate::dm::Content;
-use crate::dm::mirror::{Log, Mirror};
+use crate::dm::mirror::{Log, Mirror, Regions};
 use crate::lvm::segment::{Area, Segment};
 use crate::{Error, Result};
 
@@ -43,4 +43,15 @@ pub(super) fn open(
         tracing::warn!("the mirror is read-only: {why}");
     }
     Ok(Content::Device { device: Arc::new(mirror), offset: 0 })
+}
+
+/// What the log of a mirror says of its regions.
+pub(super) fn regions(
+    opener: &mut Opener<'_>,
+    segment: &Segment,
+    log: &str,
+    region_size: u64,
+) -> Result<Regions> {
+    let log = opener.volume(log)?;
+    Regions::read(&*log, opener.bytes(segment.extent_count), region_size)
 }

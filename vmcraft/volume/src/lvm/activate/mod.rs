@@ -5,6 +5,7 @@
 
 mod cache;
 mod mirror;
+mod percent;
 mod raid;
 mod snapshot;
 mod stripes;
@@ -17,10 +18,12 @@ use vmcraft_block::BlockDevice;
 
 use super::segment::{Area, AreaOn, Segment, SegmentKind};
 use super::{Backing, LogicalVolume, PhysicalVolumeEntry, VolumeGroup};
-use crate::dm::snapshot::Family;
+use crate::dm::snapshot::{Family, State};
 use crate::dm::thin::Pool;
 use crate::dm::{Content, Linear, Piece, ReadOnly};
 use crate::{Error, Result};
+
+pub(super) use percent::{copied, used};
 
 /// How deep volumes may stand on volumes: a snapshot of a cached RAID volume is five deep.
 const MAX_DEPTH: usize = 24;
@@ -56,6 +59,22 @@ pub(super) fn open(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Resu
 /// Opens a thin pool.
 pub(super) fn open_pool(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Result<Arc<Pool>> {
     thin::open_pool(&mut Opener::new(group, shared), name)
+}
+
+/// Takes the snapshots that writes to their origins have made invalid: each with its origin.
+pub(super) fn take_lost_snapshots(shared: &Shared) -> Vec<(String, String)> {
+    let families = shared.families.iter();
+    let lost = families
+        .flat_map(|(origin, family)| family.take_lost().into_iter().map(|name| (name, origin.clone())));
+    let mut lost: Vec<_> = lost.collect();
+    lost.sort();
+    lost
+}
+
+/// Whether the store of a snapshot says that it is invalid.
+pub(super) fn is_lost(group: &VolumeGroup, shared: &mut Shared, name: &str) -> bool {
+    let state = snapshot::state(&mut Opener::new(group, shared), name);
+    matches!(state, Ok(Some(State::Invalid)))
 }
 
 /// Opens what segments are made of.

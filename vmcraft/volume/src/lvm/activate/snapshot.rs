@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vmcraft_block::BlockDevice;
 
 use super::Opener;
-use crate::dm::snapshot::{Cow, Family};
+use crate::dm::snapshot::{Cow, Family, State};
 use crate::lvm::segment::{Segment, SegmentKind};
 use crate::{Error, Member, Result};
 
@@ -30,36 +30,46 @@ pub(super) fn open(opener: &mut Opener<'_>, name: &str) -> Result<Option<Arc<dyn
     else {
         return Ok(None);
     };
-    let group = group.name();
-    if let Some(merging) = ties.iter().find(|tie| tie.origin == origin && tie.is_merging) {
+    let (origin, is_snapshot) = (origin.to_string(), as_snapshot.is_some());
+    let family = family(opener, &origin)?;
+    Ok(Some(if is_snapshot { family.snapshot(name)? } else { family.origin() }))
+}
+
+/// What has become of a snapshot; `None` if this is none.
+pub(super) fn state(opener: &mut Opener<'_>, name: &str) -> Result<Option<State>> {
+    let mut snapshots = opener.group.metadata.snapshots();
+    let Some((_, origin, _)) = snapshots.find(|(_, _, cow)| *cow == name) else { return Ok(None) };
+    Ok(family(opener, origin)?.state(name))
+}
+
+/// Opens an origin with all of its snapshots, once.
+fn family(opener: &mut Opener<'_>, origin: &str) -> Result<Arc<Family>> {
+    if let Some(family) = opener.shared.families.get(origin) {
+        return Ok(Arc::clone(family));
+    }
+    let group = opener.group.name();
+    let segments = opener.group.metadata.logical_volumes.iter().flat_map(|lv| &lv.segments);
+    let ties: Vec<Tie<'_>> = segments.filter_map(tie).filter(|tie| tie.origin == origin).collect();
+    if let Some(merging) = ties.iter().find(|tie| tie.is_merging) {
         return Err(Error::Unsupported(format!(
-            "logical volume {group}/{name}: snapshot {} is being merged into {origin} (snapshot-merge)",
+            "logical volume {group}/{origin}: snapshot {} is being merged into it (snapshot-merge)",
             merging.cow
         )));
     }
-    let family = match opener.shared.families.get(origin) {
-        Some(family) => Arc::clone(family),
-        None => {
-            let device = opener.layer(origin)?;
-            let mut cows = Vec::new();
-            for tie in ties.iter().filter(|tie| tie.origin == origin) {
-                let store = opener.layer(tie.cow).map_err(|error| error.to_string());
-                cows.push(Cow {
-                    name: tie.cow.into(),
-                    store: store.map(|device| Member { name: format!("{group}/{}", tie.cow), device }),
-                    size_bytes: opener.bytes(tie.extent_count).min(device.size()),
-                    chunk_bytes: tie.chunk_size,
-                });
-            }
-            let family = Arc::new(Family::open(device, cows)?);
-            opener.shared.families.insert(origin.into(), Arc::clone(&family));
-            family
-        }
-    };
-    Ok(Some(match as_snapshot {
-        Some(_) => family.snapshot(name)?,
-        None => family.origin(),
-    }))
+    let device = opener.layer(origin)?;
+    let mut cows = Vec::new();
+    for tie in ties {
+        let store = opener.layer(tie.cow).map_err(|error| error.to_string());
+        cows.push(Cow {
+            name: tie.cow.into(),
+            store: store.map(|device| Member { name: format!("{group}/{}", tie.cow), device }),
+            size_bytes: opener.bytes(tie.extent_count).min(device.size()),
+            chunk_bytes: tie.chunk_size,
+        });
+    }
+    let family = Arc::new(Family::open(device, cows)?);
+    opener.shared.families.insert(origin.into(), Arc::clone(&family));
+    Ok(family)
 }
 
 fn tie(segment: &Segment) -> Option<Tie<'_>> {

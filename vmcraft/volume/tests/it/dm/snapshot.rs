@@ -39,9 +39,13 @@ fn snapshots_of_linux_read_as_in_linux() {
     }
     check_extents(&*family.snapshot("small").unwrap());
     // As `dmsetup status` printed it: 2912 and 2752 of 8192 sectors.
-    let used = |sectors: u64| State::Valid { used_bytes: sectors * 512, total_bytes: 8192 * 512 };
-    assert_eq!(family.state("small"), Some(used(2912)));
-    assert_eq!(family.state("large"), Some(used(2752)));
+    for (name, sectors) in [("small", 2912), ("large", 2752)] {
+        let Some(State::Valid { used_bytes, metadata_bytes, total_bytes }) = family.state(name) else {
+            panic!("{name}: {:?}", family.state(name));
+        };
+        assert_eq!((used_bytes, total_bytes), (sectors * 512, 8192 * 512), "{name}");
+        assert!(metadata_bytes < used_bytes, "{name}: {metadata_bytes}");
+    }
     assert_eq!(family.state("full"), Some(State::Invalid));
     assert!(family.snapshot("full").is_err());
 }

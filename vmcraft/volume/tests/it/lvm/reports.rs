@@ -7,7 +7,7 @@ use serde_json::Value;
 use testkit::volumes::{Case, case, names};
 use vmcraft_block::RawFile;
 use vmcraft_volume::Member;
-use vmcraft_volume::lvm::{Lvm, scan};
+use vmcraft_volume::lvm::{Lvm, SegmentKind, scan};
 
 use super::corpus::sha256;
 
@@ -126,8 +126,34 @@ fn reports_are_those_of_lvm() {
             (lv.lv_name, BTreeMap::from(fields))
         });
         found.extend(differences(&name, &case.facts["lvs"], "lv_name", lvs_of.collect()));
+        found.extend(differences(&name, &case.facts["lvs"], "lv_name", percentages(&lvm)));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// How full volumes are and how alike their copies. What is in the cache of a cached volume is not looked at.
+fn percentages(lvm: &Lvm) -> Rows {
+    let mut rows = Rows::new();
+    for group in &lvm.volume_groups {
+        for lv in group.visible_volumes() {
+            let shown =
+                |percent: Option<f32>| percent.map(|percent| format!("{percent:.2}")).unwrap_or_default();
+            let mut row = BTreeMap::new();
+            match &lv.segments[0].kind {
+                SegmentKind::Cache { .. } => {}
+                // The kernel had it in memory, and has to find out anew.
+                SegmentKind::Mirror { log: None, .. } => {
+                    assert_eq!(group.copy_percent(lv), None, "{}", lv.name)
+                }
+                _ => {
+                    row.insert("copy_percent", shown(group.copy_percent(lv)));
+                    row.insert("snap_percent", shown(group.snap_percent(lv)));
+                }
+            }
+            rows.insert(lv.name.clone(), row);
+        }
+    }
+    rows
 }
 
 #[test] // Every byte is the one that the kernel read.

@@ -144,6 +144,30 @@ pub(super) fn open(
     Ok(Content::Device { device: Arc::new(Recorded { inner: raid, record, refusal }), offset: 0 })
 }
 
+/// Whether the superblocks of all images that are there, and their bitmap, say that copies or parity fit.
+pub(super) fn is_synced(opener: &mut Opener<'_>, images: &[RaidImage]) -> Result<bool> {
+    let mut legs = Vec::with_capacity(images.len());
+    for (position, image) in images.iter().enumerate() {
+        match open_image(opener, image, position, images.len()) {
+            Ok(Image { superblock: Some((device, superblock)), .. }) => legs.push(Leg { device, superblock }),
+            Ok(Image { superblock: None, .. }) => return Ok(false),
+            Err(Error::Incomplete(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let newest = legs.iter().map(|leg| leg.superblock.events).max();
+    let fits = |superblock: &Superblock| {
+        superblock.is_synchronised
+            && superblock.rebuilt.is_none()
+            && Some(superblock.events.saturating_add(1)) >= newest
+    };
+    if legs.is_empty() || !legs.iter().all(|leg| fits(&leg.superblock)) {
+        return Ok(false);
+    }
+    // What is marked is copied as soon as there is where to.
+    Ok(legs.len() < images.len() || !bitmap(&legs)?.as_ref().map_or(Ok(false), Bitmap::has_marks)?)
+}
+
 /// The bitmap that the images have copies of.
 fn bitmap(legs: &[Leg]) -> Result<Option<Bitmap>> {
     let copies = legs.iter().map(|leg| (Arc::clone(&leg.device), superblock::BITMAP)).collect();
