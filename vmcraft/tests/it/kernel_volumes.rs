@@ -102,15 +102,59 @@ fn write_everywhere(guest: &mut Guest, case: &Case) {
     }
 }
 
-#[test] // The kernel reads what was written, and finds copies and parity right.
+/// Writes pieces: the device, the byte and the length of each.
+fn write(guest: &mut Guest, pieces: &[(&str, i64, usize)]) {
+    for (n, (name, offset, len)) in pieces.iter().enumerate() {
+        let content = vec![b'A' + u8::try_from(n).expect("few pieces"); *len];
+        guest
+            .pwrite_device((*name).into(), &content, *offset)
+            .unwrap_or_else(|e| panic!("{name}, byte {offset}: {e}"));
+    }
+}
+
+#[test] // The kernel reads what was written, and finds copies, parity and metadata right.
 fn the_kernel_reads_what_was_written() {
     if !testkit::long_suites("starting a kernel for each case takes minutes") {
         return;
     }
-    for name in ["lvm-striped", "lvm-raid5", "md-two"] {
-        let case = case(name);
+    for name in ["lvm-striped", "lvm-raid5", "md-two", "lvm-snapshot", "lvm-thin"] {
+        let mut case = case(name);
         let mut guest = launched(&case);
-        write_everywhere(&mut guest, &case);
+        // A snapshot that was lost has no content.
+        case.devices.retain(|device| device.sha256.is_some());
+        match name {
+            "lvm-snapshot" => write(
+                &mut guest,
+                // Both sides, in chunks that the snapshots have and have not.
+                &[
+                    ("/dev/vg/origin", 1000, 3),
+                    ("/dev/vg/origin", 400_000, 20_000),
+                    ("/dev/vg/small", 700_000, 3),
+                    ("/dev/vg/small", 1_310_715, 5),
+                    ("/dev/vg/large", 4090, 9000),
+                    ("/dev/vg/other", 65_000, 3000),
+                ],
+            ),
+            "lvm-thin" => {
+                // The pool is full.
+                guest.lvremove("/dev/vg/discarded".into()).unwrap_or_else(|e| panic!("{name}: {e}"));
+                case.devices.retain(|device| device.name != "/dev/vg/discarded");
+                write(
+                    &mut guest,
+                    // New, shared from both sides, over an external origin; and again.
+                    &[
+                        ("/dev/vg/sparse", 30 << 20, 5000),
+                        ("/dev/vg/thin", 1000, 3),
+                        ("/dev/vg/thin", 200_000, 70_000),
+                        ("/dev/vg/snap", 1_048_571, 5),
+                        ("/dev/vg/external", 300_000, 10_000),
+                        ("/dev/vg/thin", 500, 10_000),
+                    ],
+                );
+            }
+            _ => write_everywhere(&mut guest, &case),
+        }
+        assert_eq!(guest.take_warnings(), Vec::<String>::new(), "{name}");
         let expected: Vec<String> = case
             .devices
             .iter()
@@ -126,7 +170,7 @@ fn the_kernel_reads_what_was_written() {
         let devices: Vec<_> = case.devices.iter().map(|device| device.name.as_str()).collect();
         let script = format!(
             "mdadm --assemble --scan --auto=yes --run >&2 || true
-             if vgs vg >/dev/null 2>&1; then vgck vg; vgchange -q -ay vg >&2; fi
+             if vgs vg >/dev/null 2>&1; then vgck vg; vgchange -q -ay -K vg >&2; fi
              for md in /sys/block/md*/md; do
                  [ ! -e $md/sync_action ] || {{ mdadm --readwrite /dev/$(basename ${{md%/md}}) >&2 || true; echo check > $md/sync_action; settle; [ \"$(cat $md/mismatch_cnt)\" = 0 ]; }}
              done
@@ -135,7 +179,11 @@ fn the_kernel_reads_what_was_written() {
                  while [ \"$(lvs --noheadings -o raid_sync_action $lv | tr -d ' ')\" != idle ]; do sleep 0.2; done
                  [ \"$(lvs --noheadings -o raid_mismatch_count $lv | tr -d ' ')\" = 0 ] || {{ echo $lv differs >&2; exit 1; }}
              done
-             sha256sum {}",
+             sha256sum {}
+             complaints=$(lvs -a 2>&1 >/dev/null); [ -z \"$complaints\" ] || {{ echo \"$complaints\" >&2; exit 1; }}
+             if lvs vg/pool >/dev/null 2>&1; then
+                 vgchange -q -an vg >&2; lvchange -q -ay -y vg/pool_tmeta >&2; thin_check /dev/vg/pool_tmeta >&2
+             fi",
             devices.join(" ")
         );
         assert_eq!(run_ok(&disks, &script), expected.concat(), "{name}");
