@@ -17,6 +17,7 @@ mod mount;
 mod ordinary_user;
 mod resize;
 mod shell;
+mod stacks;
 mod support;
 mod tools;
 mod tools_in;

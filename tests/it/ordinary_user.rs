@@ -5,34 +5,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{binary, output, small_guest};
+use crate::support::{as_nobody, output, small_guest};
 
 /// The small guest's image, which nobody may write, and the program as nobody.
-fn as_nobody(dir: &Path) -> (PathBuf, impl Fn() -> Command) {
+fn guest_and_program(dir: &Path) -> (PathBuf, impl Fn() -> Command) {
     let image = small_guest(dir);
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("own directory");
+    let program = as_nobody(dir);
     fs::set_permissions(&image, fs::Permissions::from_mode(0o444)).expect("own file");
-    let is_root = testkit::have_root();
-    let copy = dir.join("vmcraft");
-    if is_root {
-        // The binary may stand where nobody may go, so it is copied.
-        fs::copy(binary(), &copy).expect("space for the binary");
-    }
-    let command = move || match is_root {
-        true => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
-            command
-        }
-        false => Command::new(binary()),
-    };
-    (image, command)
+    (image, program)
 }
 
 #[test]
 fn nobody_reads_a_guest() {
     let dir = testkit::tempdir();
-    let (image, command) = as_nobody(dir.path());
+    let (image, command) = guest_and_program(dir.path());
     let done = output(command().arg("-a").arg(&image).args(["-i", "--run", "cat /etc/hostname"]));
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert_eq!(String::from_utf8_lossy(&done.stdout), "small-guest.example.com\n\n");
@@ -41,7 +27,7 @@ fn nobody_reads_a_guest() {
 #[test] // An image that one may not write can still be looked at; a change is refused with the reason.
 fn an_image_that_may_not_be_written_is_opened_read_only() {
     let dir = testkit::tempdir();
-    let (image, command) = as_nobody(dir.path());
+    let (image, command) = guest_and_program(dir.path());
     for (call, what) in [("write /etc/hostname x", "/etc/hostname"), ("part-init /dev/sda mbr", "/dev/sda")] {
         let mut command = command();
         command.arg("-a").arg(&image).args(["run", ":"]);

@@ -55,3 +55,23 @@ pub(crate) fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null());
     command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
+
+/// The program as an ordinary user, who may look into `dir`: nobody, if the test runs as root.
+pub(crate) fn as_nobody(dir: &Path) -> impl Fn() -> Command + use<> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("own directory");
+    let is_root = testkit::have_root();
+    let copy = dir.join("vmcraft");
+    if is_root {
+        // The binary may stand where nobody may go, so it is copied.
+        std::fs::copy(binary(), &copy).expect("space for the binary");
+    }
+    move || match is_root {
+        true => {
+            let mut command = Command::new(testkit::require("setpriv"));
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+            command
+        }
+        false => Command::new(binary()),
+    }
+}
