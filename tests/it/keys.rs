@@ -1,11 +1,13 @@
 //! Keys of encrypted disks: from options, from standard input, and typed at a terminal.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rexpect::session::{PtySession, spawn_command};
+use testkit::corpus;
 use testkit::volumes::{Case, case};
 
 use crate::support::{binary, output};
@@ -167,6 +169,61 @@ fn without_a_terminal_nobody_is_asked() {
                  --key or --keys-from-stdin\n";
     assert_eq!(said.matches(asked).count(), 1, "{said}");
     assert!(said.contains("error: no operating system was found"), "{said}");
+}
+
+#[test] // As a script of guestfish opens them.
+fn a_header_elsewhere_is_named_in_a_script() {
+    let dir = testkit::tempdir();
+    let [data, header, key] = ["data", "header", "key"].map(|name| dir.path().join(name));
+    for (image, mib) in [(&data, 4_u64), (&header, 17)] {
+        fs::File::create(image).and_then(|file| file.set_len(mib << 20)).expect("space for a sparse file");
+    }
+    fs::write(&key, PASSPHRASE).expect("space for a key file");
+    let quick = ["-q", "luksFormat", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--header"];
+    let mut format: Vec<&OsStr> = quick.map(OsStr::new).to_vec();
+    format.extend([header.as_os_str(), OsStr::new("--key-file"), key.as_os_str(), data.as_os_str()]);
+    testkit::run_ok("cryptsetup", format);
+    let mut program = Command::new(binary());
+    program.arg("--keys-from-stdin").arg("-a").arg(&data).arg("-a").arg(&header);
+
+    let open = "cryptsetup-open /dev/sda plain header:/dev/sdb\ncorrect-horse\n";
+    let made = "mkfs ext4 /dev/mapper/plain\nmount /dev/mapper/plain /\nwrite /f written\n";
+    let ran = with_input(&mut program, &format!("run\n{open}{made}"));
+    assert_eq!((ran.status.code(), text(&ran.stderr)), (Some(0), String::new()));
+    let ran = with_input(
+        &mut program,
+        &format!("run\n{open}mount /dev/mapper/plain /\ncat /f\nvfs-type /dev/mapper/plain\n"),
+    );
+    assert_eq!(text(&ran.stdout), "written\next4\n", "{}", text(&ran.stderr));
+    let ran = with_input(&mut program, "run\ncryptsetup-open /dev/sda plain\ncorrect-horse\n");
+    assert!(
+        text(&ran.stderr).contains("/dev/sda: not encrypted with LUKS or BitLocker"),
+        "{}",
+        text(&ran.stderr)
+    );
+}
+
+#[test] // Windows writes the startup key into a file whose bytes are not text.
+fn bitlocker_opens_with_a_startup_key() {
+    let Some(corpus) = corpus::dir() else { return };
+    let dir = testkit::tempdir();
+    let row = corpus::rows(&corpus, "bitlocker/cryptsetup-bitlk-aes-xts-128-startup-key").remove(0);
+    let image = corpus::unpack(&corpus, &row, dir.path());
+    let listed = |key: &str| {
+        let mut command = Command::new(binary());
+        let ran = output(command.args(["filesystems", "--key", key, "-a"]).arg(&image));
+        (ran.status.code(), text(&ran.stdout), text(&ran.stderr))
+    };
+    let bek = corpus.join("bitlocker/cryptsetup-4381F759-C4F8-4DE0-BB61-FC33A831BDA5.BEK");
+    let (status, tree, said) = listed(&format!("all:file:{}", bek.display()));
+    assert_eq!((status, said.as_str()), (Some(0), ""));
+    let rows: Vec<Vec<_>> = tree.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..4], ["/dev/sda", "disk", "100M", "BitLocker"], "{tree}");
+    assert_eq!(rows[1][..4], ["└─/dev/mapper/cryptsda", "crypt", "100M", "ntfs"], "{tree}");
+    let (status, _, said) = listed("all:key:363770-230505-096371-652674-567006-579150-291038-408112");
+    assert_eq!(status, Some(1));
+    assert!(said.contains("/dev/sda: the key does not open the BitLocker volume"), "{said}");
+    assert!(said.contains("group 8 of its digits is mistyped"), "{said}");
 }
 
 /// A shell of the host at a terminal, in which it runs a script; `$VMCRAFT` is the program with the guest's disks.
