@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use vmcraft_volume::lvm::{self, Backing, LogicalVolume, LostSnapshot, Lvm, SegmentKind, VolumeGroup};
+use vmcraft_volume::Member;
+use vmcraft_volume::lvm::{self, Backing, Label, LogicalVolume, LostSnapshot, Lvm, SegmentKind, VolumeGroup};
 
 use super::scan::Found;
-use super::{Kind, Stack};
+use super::{Kind, Stack, Volume};
 
 /// The type of physical volumes as `blkid` names it.
 const MEMBER: &str = "LVM2_member";
@@ -24,8 +25,9 @@ impl Stack {
     /// The logical volumes of all groups that the members met so far make up. Nothing if no physical volume
     /// is new.
     pub(super) fn find_logical_volumes(&mut self) -> Vec<Found> {
-        let members: Vec<_> =
-            self.containers_of_kind(MEMBER).filter(|member| self.is_let_through(&member.name)).collect();
+        let is_used =
+            |member: &Member| self.is_let_through(&member.name) && self.group_copied_from(member).is_none();
+        let members: Vec<_> = self.containers_of_kind(MEMBER).filter(is_used).collect();
         if members.len() == self.lvm.physical_volumes.len() {
             return Vec::new();
         }
@@ -49,6 +51,43 @@ impl Stack {
         }
         self.lvm = lvm;
         found
+    }
+
+    /// Says of the copies of physical volumes that are in their own group's volumes that they are not used.
+    pub(super) fn note_copies(&mut self) -> Vec<String> {
+        let copies = self.containers_of_kind(MEMBER).filter_map(|member| {
+            let group = self.group_copied_from(&member)?;
+            Some((
+                member.name,
+                format!("a copy of a physical volume of the volume group {group} that it lies in"),
+            ))
+        });
+        let mut warnings = Vec::new();
+        for (device, what) in copies.collect::<Vec<_>>() {
+            warnings.push(format!("{device}: {what}: it is not used"));
+            if let Some(container) = self.containers.get_mut(&device) {
+                container.note = Some(format!("{what}: not used"));
+            }
+        }
+        warnings
+    }
+
+    /// The volume group that a device lies in, if it is a copy of one of that group's own physical volumes: it must not
+    /// put the group out of use, without which it would not be there.
+    fn group_copied_from(&self, member: &Member) -> Option<String> {
+        let below = self.all_below(&member.name);
+        let is_below = |volume: &&Volume| volume.name == member.name || below.contains(&volume.name);
+        let groups = self.of_kind(Kind::LogicalVolume).filter(is_below).filter_map(|volume| {
+            let (group, _) = volume.name.strip_prefix("/dev/")?.split_once('/')?;
+            self.lvm.volume_groups.iter().find(|found| found.name() == group)
+        });
+        let groups: Vec<_> = groups.collect();
+        if groups.is_empty() {
+            return None;
+        }
+        let uuid = Label::read(&*member.device).ok()??.uuid;
+        let has = |group: &&VolumeGroup| group.metadata.physical_volumes.iter().any(|pv| pv.uuid == uuid);
+        groups.into_iter().find(has).map(|group| group.name().to_owned())
     }
 
     /// Says of each physical volume which group it belongs to.

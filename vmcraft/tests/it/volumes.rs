@@ -261,6 +261,46 @@ fn groups_inside_of_a_group_do_not_take_its_names() {
     assert!(warnings.contains("there are several volume groups a"), "{warnings}");
 }
 
+#[test] // A backup of the disk in one of its volumes, as LVM would see it: the disk is the one in use.
+fn a_copy_of_a_physical_volume_in_its_own_group_is_left_aside() {
+    let dir = tempdir();
+    let images = ["one.img", "two.img"].map(|name| disk(dir.path(), name, 32));
+    let mut guest = open(&images);
+    guest.vgcreate("vg", &["/dev/sda".into(), "/dev/sdb".into()]).expect("a group");
+    for name in ["x", "y"] {
+        guest.lvcreate(name, "vg", 12, None, None).expect("a volume");
+    }
+    guest.commit().expect("the images can be written");
+    drop(guest);
+    let copies = images.each_ref().map(|image| fs::read(image).expect("an image")[..10 << 20].to_vec());
+
+    // Of the disk that the volume is on, and of the other.
+    let mut guest = open(&images);
+    guest.part_disk(device("/dev/vg/y"), "mbr").expect("a table");
+    guest.pwrite_device(device("/dev/vg/x"), &copies[1], 0).expect("a device that takes it");
+    guest.pwrite_device(device("/dev/vg/yp1"), &copies[0], 0).expect("a device that takes it");
+    for is_reopened in [false, true] {
+        if is_reopened {
+            guest.commit().expect("the images can be written");
+            drop(guest);
+            guest = open(&images);
+        }
+        assert_eq!(guest.lvs().expect("a list"), ["/dev/vg/x", "/dev/vg/y"]);
+        assert_eq!(guest.pvs().expect("a list"), ["/dev/sda", "/dev/sdb"]);
+        let start = guest.pread_device(device("/dev/vg/x"), 4096, 0).expect("content");
+        assert_eq!(start, copies[1][..4096]);
+        let warnings = guest.take_warnings().join("\n");
+        for copy in ["/dev/vg/x", "/dev/vg/yp1"] {
+            let told = format!("{copy}: a copy of a physical volume of the volume group vg that it lies in");
+            assert!(warnings.contains(&told), "{warnings}");
+        }
+        assert!(!warnings.contains("UUID"), "{warnings}");
+    }
+    guest.lvcreate("z", "vg", 4, None, None).expect("the group can be changed");
+    guest.lvremove(device("/dev/vg/x")).expect("it goes with its copy");
+    assert_eq!(guest.lvs().expect("a list"), ["/dev/vg/y", "/dev/vg/z"]);
+}
+
 #[test] // A volume's name can be that of a partition of another one.
 fn a_volume_is_not_taken_for_a_partition_of_its_name() {
     let dir = tempdir();
