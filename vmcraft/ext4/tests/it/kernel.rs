@@ -1,6 +1,6 @@
 //! Loop mounts, where the machine lets us.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -11,6 +11,7 @@ use crate::tree::{self, Tree};
 /// A loop mount, undone when dropped.
 pub(crate) struct Mount {
     dir: TempDir,
+    image: PathBuf,
 }
 
 /// Finding a free loop device and taking it are two steps: one test at a time.
@@ -38,7 +39,7 @@ impl Mount {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ok(Self { dir })
+        Ok(Self { dir, image: image.to_owned() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,14 +50,24 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // A program that another test starts has our open files until it runs: the mount is then busy.
-        for _ in 0..100 {
-            if run("umount", [self.dir.path()]).status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        run_ok("umount", [self.dir.path()]);
+        retry(|| run("umount", [self.dir.path()]).status.success(), "the mount is busy");
+        // While any process looks at the loop device it stays, and the next mount of the image would get it
+        // again: read-only if it was, and with blocks that have changed since.
+        let is_free = || run_ok("losetup", ["-j".as_ref(), self.image.as_os_str()]).is_empty();
+        retry(is_free, "the loop device stays");
     }
+}
+
+/// Tries for some seconds.
+fn retry(mut is_done: impl FnMut() -> bool, problem: &str) {
+    for _ in 0..500 {
+        if is_done() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // A second panic would end all tests.
+    assert!(std::thread::panicking(), "{problem}");
 }
 
 /// Whether loop mounts can be made. If not, says which part of the tests did not run.
