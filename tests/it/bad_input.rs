@@ -144,6 +144,13 @@ fn backing_file_outside_the_images_directory() {
         "run",
     ]));
     assert!(allowed.status.success(), "{}", String::from_utf8_lossy(&allowed.stderr));
+    // The directory of a symbolic link is not the only one of its image.
+    let beside = elsewhere.path().join("overlay.qcow2");
+    run_ok("qemu-img", ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", text(&secret), text(&beside)]);
+    let link = dir.path().join("link.qcow2");
+    std::os::unix::fs::symlink(&beside, &link).expect("the link can be made");
+    let linked = output(Command::new(binary()).args(["-a", text(&link), "--run", "run"]));
+    assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
 }
 
 #[test]

@@ -62,10 +62,14 @@ pub fn directory_gate(allowed: Vec<PathBuf>) -> Arc<Gate> {
             .resolved
             .canonicalize()
             .map_err(|e| format!("{}: {e}", reference.resolved.display()))?;
-        let own = Path::new(reference.image).parent().unwrap_or(Path::new(""));
+        let image = Path::new(reference.image);
+        let own = image.parent().unwrap_or(Path::new(""));
         let own = if own.as_os_str().is_empty() { Path::new(".") } else { own };
+        // The image can be a symbolic link to one in another directory.
+        let real = image.canonicalize().ok();
+        let real = real.as_deref().and_then(Path::parent);
         let inside = |directory: &Path| directory.canonicalize().is_ok_and(|dir| file.starts_with(dir));
-        if inside(own) || allowed.iter().any(|directory| inside(directory)) {
+        if inside(own) || real.is_some_and(inside) || allowed.iter().any(|directory| inside(directory)) {
             return Ok(());
         }
         Err(format!(
