@@ -6,7 +6,7 @@ use std::process::Command;
 
 use testkit::{run_ok, tempdir};
 
-use crate::support::{named, output};
+use crate::support::{binary, named, output};
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
@@ -114,6 +114,24 @@ fn what_is_printed_is_what_virt_resize_prints() {
     compare("expand-swap", &said);
     assert_eq!(partitions(&new)[2], "3 : start= 183808, size= 75776, type=83");
     assert!(sectors(&new, 183_808, 75_776) == sectors(&old, 55_296, 75_776));
+}
+
+#[test] // It copied a disk on which half of a commit was.
+fn a_commit_that_was_cut_off_is_copied_whole() {
+    let disks = Disks::new();
+    let old = disks.old("primary.img");
+    let before = sectors(&old, 0, 131_072);
+    // The journal is small enough for this limit, and the place in the image is behind it.
+    let script =
+        "ulimit -f 32768; trap '' XFSZ; exec \"$0\" -a \"$1\" run : pwrite-device /dev/sda3 cut-off 30M";
+    let cut = output(Command::new("bash").args(["-c", script, text(&binary()), text(&old)]));
+    assert!(!cut.status.success(), "the commit is not cut off");
+    assert!(sectors(&old, 0, 131_072) == before, "the image was written");
+    let (new, done) = disks.resize("primary.img", 128, &["-q"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && said.contains("an earlier session was cut off"), "{said}");
+    assert!(sectors(&new, 55_296 + (30 << 11), 1).starts_with(b"cut-off"));
+    assert!(sectors(&old, 0, 131_072) == before, "the old disk was changed");
 }
 
 #[test] // Its place was not used, and was missing for the partition that grows.

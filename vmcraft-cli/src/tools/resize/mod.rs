@@ -11,7 +11,9 @@ use std::time::Instant;
 use uuid::Uuid;
 use vmcraft::{DeviceName, DriveOptions, Guest};
 use vmcraft_block::image::{self, Format, OpenOptions};
-use vmcraft_block::{BlockDevice, Slice};
+use vmcraft_block::{
+    Access, BlockDevice, ImageIdentity, Slice, Transaction, TransactionDisk, TransactionOptions,
+};
 use vmcraft_volume::partition::{
     LINUX_FILE_SYSTEM, NewPartition, PartitionRole, PartitionTable, TableEditor, TableKind,
 };
@@ -19,6 +21,7 @@ use vmcraft_volume::signature;
 
 use self::plan::{Fate, Part, Plan};
 use crate::error::{Error, Result, message};
+use crate::open::state_directory;
 use crate::tools::Tool;
 use crate::{logging, report};
 
@@ -436,6 +439,7 @@ fn method(kind: &str) -> &'static str {
 /// A handle on one image, launched.
 fn launched(image: &str, options: DriveOptions) -> Result<Guest> {
     let mut guest = Guest::new();
+    guest.set_state_directory(state_directory(!options.read_only));
     guest.add_drive_with(image, options)?;
     guest.launch().map_err(|e| Error::call("launch", e))?;
     Ok(guest)
@@ -444,17 +448,33 @@ fn launched(image: &str, options: DriveOptions) -> Result<Guest> {
 /// The first sector that a GPT leaves to partitions.
 const GPT_FIRST: u64 = 34;
 
-/// Opens a disk's image.
+/// A disk without a guest around it. What a session that was cut off left to be written is done first, or seen by
+/// who only reads.
 fn open(name: &str, given: Option<&str>, read_only: bool) -> Result<Arc<dyn BlockDevice>> {
-    let options = OpenOptions {
-        format: format(given)?,
+    let failed = |e: vmcraft_block::Error| message(e.to_string());
+    let options = |format, read_only| OpenOptions {
+        format,
         read_only,
         gate: vmcraft::directory_gate(Vec::new()),
         ..OpenOptions::default()
     };
-    let image = image::open(name, &options).map_err(|e| message(e.to_string()))?;
+    let image = image::open(name, &options(format(given)?, read_only)).map_err(failed)?;
     image.warnings.iter().for_each(|warning| report::warning(warning));
-    Ok(image.device)
+    let identity = ImageIdentity::of(name, &image.format.to_string());
+    let disk = TransactionDisk {
+        device: image.device.clone(),
+        name: name.to_owned(),
+        access: if read_only { Access::Forget } else { Access::Commit },
+        image: Some(identity.map_err(|e| message(format!("{name}: {e}")))?),
+    };
+    let state_directory = state_directory(!read_only);
+    let journals = TransactionOptions { state_directory, ..TransactionOptions::default() };
+    let mut other =
+        |name: &str, format: &str| Ok(image::open(name, &options(format.parse().ok(), false))?.device);
+    let (transaction, notes) = Transaction::open(vec![disk], journals, &mut other).map_err(failed)?;
+    notes.iter().for_each(|note| report::warning(note));
+    // What is written here need not be all or nothing.
+    Ok(transaction.device(0).filter(|_| read_only).unwrap_or(image.device))
 }
 
 fn format(given: Option<&str>) -> Result<Option<Format>> {
