@@ -136,6 +136,7 @@ impl Store {
 
     /// Counts one reference less to a tree of mappings. What nobody has any more is given back, with its data blocks.
     pub(in crate::dm) fn drop_mappings(&mut self, root: u64) -> Result<()> {
+        self.changes.give_data_back();
         // Each entry of a node that is given back is one reference less, so this ends.
         let mut next = vec![(root, 0)];
         while let Some((number, depth)) = next.pop() {

@@ -2,7 +2,6 @@
 //!
 //! Counts up to 2 are in bitmaps, two bits each; 3 there means that the count is in a B-tree.
 
-use std::collections::HashSet;
 use std::io;
 
 use zerocopy::little_endian::U64;
@@ -79,10 +78,9 @@ impl SpaceMap {
         }
     }
 
-    /// Notes that blocks which were passed over can be taken from now on.
-    pub(super) fn can_take_again(&mut self, freed: &HashSet<u64>) {
-        let first = freed.iter().map(|block| block / PER_BITMAP).min();
-        self.full_below = first.map_or(self.full_below, |first| first.min(self.full_below));
+    /// Notes that blocks which were passed over can be taken from now on, of which this is the first.
+    pub(super) fn can_take_from(&mut self, first: Option<u64>) {
+        self.full_below = first.map_or(self.full_below, |first| self.full_below.min(first / PER_BITMAP));
     }
 }
 

@@ -32,26 +32,46 @@ pub(super) struct Changes {
     /// The reference counts of metadata blocks that the bitmaps do not have yet. Writing a bitmap takes metadata
     /// blocks itself, so that is left to the end.
     pub(super) counts: BTreeMap<u64, u32>,
-    freed_metadata: HashSet<u64>,
-    freed_data: HashSet<u64>,
+    metadata: Freed,
+    data: Freed,
+    /// Whether so many data blocks come back that it is not kept which: none can be taken until the commit.
+    gives_data_back: bool,
+}
+
+/// Blocks that nothing refers to any more.
+#[derive(Default)]
+struct Freed {
+    /// Those that must not be taken yet.
+    blocks: HashSet<u64>,
+    /// The first of all.
+    first: Option<u64>,
 }
 
 impl Changes {
     /// Notes that nothing refers to a block any more.
     pub(super) fn free(&mut self, space: Space, block: u64) {
-        match space {
-            Space::Metadata => self.freed_metadata.insert(block),
-            Space::Data => self.freed_data.insert(block),
+        let freed = match space {
+            Space::Metadata => &mut self.metadata,
+            Space::Data => &mut self.data,
         };
+        freed.first = Some(freed.first.map_or(block, |first| first.min(block)));
+        if space == Space::Metadata || !self.gives_data_back {
+            freed.blocks.insert(block);
+        }
     }
 
     /// Whether a block that a bitmap says is free can be taken: not if it was in use at the last commit, or was taken
     /// since.
     pub(super) fn can_take(&self, space: Space, block: u64) -> bool {
         match space {
-            Space::Metadata => !self.counts.contains_key(&block) && !self.freed_metadata.contains(&block),
-            Space::Data => !self.freed_data.contains(&block),
+            Space::Metadata => !self.counts.contains_key(&block) && !self.metadata.blocks.contains(&block),
+            Space::Data => !self.gives_data_back && !self.data.blocks.contains(&block),
         }
+    }
+
+    /// Notes that from now to the commit data blocks only come back, without limit.
+    pub(super) fn give_data_back(&mut self) {
+        self.gives_data_back = true;
     }
 
     pub(super) fn is_new(&self, block: u64) -> bool {
@@ -120,8 +140,8 @@ impl Store {
             return Err(error);
         }
         let changes = std::mem::take(&mut self.changes);
-        self.metadata.can_take_again(&changes.freed_metadata);
-        self.data.can_take_again(&changes.freed_data);
+        self.metadata.can_take_from(changes.metadata.first);
+        self.data.can_take_from(changes.data.first);
         self.committed = (self.metadata.clone(), self.data.clone());
         Ok(())
     }
