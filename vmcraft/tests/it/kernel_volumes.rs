@@ -1,8 +1,12 @@
 //! What the kernel's own LVM, md and dm-crypt made is found under the same names, and read as the kernel
 //! reads it.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use testkit::appliance::{Disk, run_ok};
 use testkit::volumes::{Case, Device, case, names};
+use testkit::{run_ok as run_tool, tempdir};
 use vmcraft::value::Value;
 use vmcraft::{DriveOptions, Guest, Key};
 
@@ -87,18 +91,19 @@ fn stacks_read_as_the_kernel_reads_them() {
     compare("stack-");
 }
 
-/// Writes the same pieces into each device: across stripes, and not on their borders.
+/// Writes pieces into a device: across stripes, and not on their borders.
+fn write_pieces(guest: &mut Guest, name: &str, size: u64) {
+    for (offset, len) in [(1000, 3), (4096, 70_000), (size / 2 - 700, 1500), (size - 5, 5)] {
+        let content: Vec<u8> = (0..len).map(|n: u32| b'a' + u8::try_from(n % 23).unwrap_or(0)).collect();
+        let offset = i64::try_from(offset).expect("the devices are small");
+        guest.pwrite_device(name.into(), &content, offset).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+/// Writes the same pieces into each device.
 fn write_everywhere(guest: &mut Guest, case: &Case) {
     for device in case.devices.iter().filter(|device| device.sha256.is_some()) {
-        let name = name_of(device);
-        for (offset, len) in [(1000, 3), (4096, 70_000), (device.size / 2 - 700, 1500), (device.size - 5, 5)]
-        {
-            let content: Vec<u8> = (0..len).map(|n: u32| b'a' + u8::try_from(n % 23).unwrap_or(0)).collect();
-            let offset = i64::try_from(offset).expect("the devices are small");
-            guest
-                .pwrite_device(name.as_str().into(), &content, offset)
-                .unwrap_or_else(|e| panic!("{}: {name}: {e}", case.name));
-        }
+        write_pieces(guest, &name_of(device), device.size);
     }
 }
 
@@ -117,7 +122,18 @@ fn the_kernel_reads_what_was_written() {
     if !testkit::long_suites("starting a kernel for each case takes minutes") {
         return;
     }
-    for name in ["lvm-striped", "lvm-raid5", "md-two", "lvm-snapshot", "lvm-thin"] {
+    for name in [
+        "lvm-striped",
+        "lvm-raid1",
+        "lvm-raid4",
+        "lvm-raid5",
+        "lvm-raid6",
+        "lvm-raid10",
+        "lvm-snapshot",
+        "lvm-thin",
+        "md-two",
+        "md-degraded-raid6-two",
+    ] {
         let mut case = case(name);
         let mut guest = launched(&case);
         // A snapshot that was lost has no content.
@@ -154,7 +170,8 @@ fn the_kernel_reads_what_was_written() {
             }
             _ => write_everywhere(&mut guest, &case),
         }
-        assert_eq!(guest.take_warnings(), Vec::<String>::new(), "{name}");
+        let warnings = guest.take_warnings();
+        assert_eq!(!warnings.is_empty(), name.contains("degraded"), "{name}: {warnings:?}");
         let expected: Vec<String> = case
             .devices
             .iter()
@@ -172,9 +189,13 @@ fn the_kernel_reads_what_was_written() {
             "mdadm --assemble --scan --auto=yes --run >&2 || true
              if vgs vg >/dev/null 2>&1; then vgck vg; vgchange -q -ay -K vg >&2; fi
              for md in /sys/block/md*/md; do
-                 [ ! -e $md/sync_action ] || {{ mdadm --readwrite /dev/$(basename ${{md%/md}}) >&2 || true; echo check > $md/sync_action; settle; [ \"$(cat $md/mismatch_cnt)\" = 0 ]; }}
+                 [ -e $md/sync_action ] || continue
+                 idle() {{ until [ \"$(cat $md/sync_action)\" = idle ]; do sleep 0.2; done; }}
+                 mdadm --readwrite /dev/$(basename ${{md%/md}}) >&2 || true
+                 idle; echo check > $md/sync_action; idle
+                 [ \"$(cat $md/mismatch_cnt)\" = 0 ] || {{ echo $md differs >&2; exit 1; }}
              done
-             for lv in $(lvs --noheadings -o vg_name,lv_name,segtype 2>/dev/null | awk '$3 ~ /^raid[1456]/ {{ print $1 \"/\" $2 }}'); do
+             for lv in $(lvs --noheadings -o vg_name,lv_name,segtype 2>/dev/null | awk '$3 ~ /^raid[1-9]/ {{ print $1 \"/\" $2 }}'); do
                  lvchange --syncaction check $lv >&2
                  while [ \"$(lvs --noheadings -o raid_sync_action $lv | tr -d ' ')\" != idle ]; do sleep 0.2; done
                  [ \"$(lvs --noheadings -o raid_mismatch_count $lv | tr -d ' ')\" = 0 ] || {{ echo $lv differs >&2; exit 1; }}
@@ -187,5 +208,168 @@ fn the_kernel_reads_what_was_written() {
             devices.join(" ")
         );
         assert_eq!(run_ok(&disks, &script), expected.concat(), "{name}");
+    }
+}
+
+/// The members of an array that `fixtures/md-arrays.sh` made, as disks, with what is known of it.
+fn array(name: &str, dir: &Path) -> (serde_json::Value, Vec<PathBuf>) {
+    let folder = testkit::workspace().join("fixtures/images/volumes/md");
+    let list = fs::read(folder.join("arrays.json")).expect("the list of arrays is there");
+    let list: Vec<serde_json::Value> = serde_json::from_slice(&list).expect("the list is JSON");
+    let facts = list.into_iter().find(|facts| facts["name"] == name).expect("an array of this name");
+    let (packed, all) = (folder.join(format!("{name}.zst")), dir.join(name));
+    run_tool("zstd", ["-dq".as_ref(), packed.as_os_str(), "-o".as_ref(), all.as_os_str()]);
+    let bytes = fs::read(&all).expect("it was unpacked");
+    let mut rest = bytes.as_slice();
+    let sizes = facts["member_kib"].as_array().expect("sizes").iter().filter_map(serde_json::Value::as_u64);
+    let members = sizes.enumerate().map(|(member, kib)| {
+        let (bytes, behind) = rest.split_at(usize::try_from(kib << 10).expect("they are small"));
+        rest = behind;
+        let path = dir.join(format!("{name}.{member}"));
+        fs::write(&path, bytes).expect("there is room");
+        path
+    });
+    let members = members.collect();
+    (facts, members)
+}
+
+#[test] // Of all levels with copies or parity; without a member too, which is not read when it is there again.
+fn the_kernel_reads_what_was_written_to_arrays() {
+    if !testkit::long_suites("starting a kernel for arrays of all levels") {
+        return;
+    }
+    for cases in [
+        &[("raid1-1.2", None), ("raid4", None), ("raid6-left-symmetric", None), ("raid10-n2-3", None)],
+        &[
+            ("raid1-bitmap", Some(0)),
+            ("raid5-bitmap", Some(1)),
+            ("raid6-parity-last", Some(4)),
+            ("raid10-f2-5", Some(4)),
+        ],
+    ] {
+        let dir = tempdir();
+        let arrays: Vec<_> = cases.iter().map(|(name, missing)| (array(name, dir.path()), missing)).collect();
+        let mut guest = Guest::new();
+        for ((_, members), missing) in &arrays {
+            for (_, disk) in members.iter().enumerate().filter(|(at, _)| Some(*at) != **missing) {
+                guest.add_drive_with(text(disk), DriveOptions::default()).expect("a disk");
+            }
+        }
+        guest.launch().expect("the disks open");
+        let mut script =
+            String::from("idle() { until [ \"$(cat $s/sync_action)\" = idle ]; do sleep 0.2; done; }\n");
+        let (mut expected, mut disks) = (String::new(), Vec::new());
+        for (at, ((facts, members), missing)) in arrays.iter().enumerate() {
+            let device = format!("/dev/md/{}", facts["MD_NAME"].as_str().expect("a name"));
+            let Ok(Value::Int(size)) = call(&mut guest, &["blockdev-getsize64", &device]) else {
+                panic!("{facts}: it has no size");
+            };
+            write_pieces(&mut guest, &device, size.cast_unsigned());
+            let Ok(Value::String(sum)) = call(&mut guest, &["checksum-device", "sha256", &device]) else {
+                panic!("{facts}: it cannot be read");
+            };
+            let letter = |disk: usize| char::from(b'a' + u8::try_from(disk).expect("few disks"));
+            let there =
+                (disks.len()..disks.len() + members.len()).map(|disk| format!("/dev/vd{}", letter(disk)));
+            let there = there.collect::<Vec<_>>().join(" ");
+            disks.extend(members);
+            script += &format!(
+                "mdadm --assemble --run /dev/md{at} {there} >&2
+                 s=/sys/block/md{at}/md; mdadm --readwrite /dev/md{at} >&2 || true
+                 idle; echo check > $s/sync_action; idle
+                 echo $(sha256sum < /dev/md{at}) $(cat $s/degraded) $(cat $s/mismatch_cnt)\n"
+            );
+            expected += &format!("{sum} - {} 0\n", usize::from(missing.is_some()));
+        }
+        guest.shutdown().expect("it commits");
+        drop(guest);
+        let disks: Vec<_> = disks.into_iter().map(|disk| Disk::kept(disk)).collect();
+        assert_eq!(run_ok(&disks, &script), expected, "{cases:?}");
+    }
+}
+
+/// The tables that make a dynamic volume with the kernel's device mapper, of what `ldmtool` says of it.
+fn dynamic_tables(group: &serde_json::Value, volume: &serde_json::Value) -> (Vec<String>, Vec<u64>) {
+    let number =
+        |of: &serde_json::Value, key: &str| of[key].as_u64().unwrap_or_else(|| panic!("no {key}: {of}"));
+    let disks = group["disks"].as_array().expect("disks");
+    let mut images: Vec<_> = disks.iter().map(|disk| disk["device"].as_str().expect("an image")).collect();
+    images.sort_unstable();
+    let parts = volume["partitions"].as_array().expect("partitions").iter().map(|partition| {
+        let disk = disks.iter().find(|disk| disk["name"] == partition["disk"]).expect("a disk");
+        let at = images.iter().position(|image| disk["device"] == **image).expect("it is there");
+        let letter = char::from(b'a' + u8::try_from(at).expect("few disks"));
+        (
+            format!("/dev/vd{letter} {}", number(disk, "data-start") + number(partition, "start")),
+            number(partition, "size"),
+        )
+    });
+    parts.unzip()
+}
+
+#[test] // The kernel has no dynamic disks of its own: `ldmtool` makes tables for the device mapper, and so is it done here.
+fn the_kernel_reads_what_was_written_to_dynamic_volumes() {
+    if !testkit::long_suites("starting a kernel for dynamic disks") {
+        return;
+    }
+    for name in ["ldm-2003r2", "ldm-2008r2"] {
+        let case = case(name);
+        let mut guest = launched(&case);
+        let group = &case.facts["group"];
+        let mut script = String::new();
+        let mut expected = String::new();
+        for volume in group["volumes"].as_array().expect("volumes") {
+            let short = volume["name"].as_str().expect("a name");
+            let device = format!("/dev/mapper/ldm_vol_{}_{short}", group["name"].as_str().expect("a name"));
+            let size = volume["size"].as_u64().expect("a size");
+            write_pieces(&mut guest, &device, size * 512);
+            let Ok(Value::String(sum)) = call(&mut guest, &["checksum-device", "sha256", &device]) else {
+                panic!("{name}: {device} cannot be read");
+            };
+            let (places, lens) = dynamic_tables(group, volume);
+            let mut raid = String::new();
+            for (at, (place, len)) in places.iter().zip(&lens).enumerate() {
+                script += &format!("dmsetup create {short}-{at} --table '0 {len} linear {place}'\n");
+                raid += &format!(" - /dev/mapper/{short}-{at}");
+            }
+            let count = places.len();
+            let chunk = &volume["chunk-size"];
+            let kind = volume["type"].as_str().expect("a type");
+            let table = match kind {
+                "simple" | "spanned" => {
+                    let mut start = 0;
+                    let lines = places.iter().zip(&lens).map(|(place, len)| {
+                        start += len;
+                        format!("{} {len} linear {place}", start - len)
+                    });
+                    lines.collect::<Vec<_>>().join("\n")
+                }
+                "striped" => format!("0 {size} striped {count} {chunk} {}", places.join(" ")),
+                "mirrored" => format!("0 {size} raid raid1 2 128 nosync {count}{raid}"),
+                "RAID5" => format!("0 {size} raid raid5_ls 2 {chunk} nosync {count}{raid}"),
+                other => panic!("{other}: a type that ldmtool did not know"),
+            };
+            script += &format!("dmsetup create {short} <<'TABLE'\n{table}\nTABLE\n");
+            let mismatches = if matches!(kind, "mirrored" | "RAID5") {
+                // What stands in the status: the action, and what it found.
+                script += &format!(
+                    "state() {{ dmsetup status {short} | cut -d' ' -f\"$1\"; }}
+                     until [ \"$(state 8)\" = idle ]; do sleep 0.2; done
+                     dmsetup message {short} 0 check
+                     until [ \"$(state 8)\" = idle ]; do sleep 0.2; done\n"
+                );
+                " $(state 9)"
+            } else {
+                ""
+            };
+            script += &format!("echo {short} $(sha256sum < /dev/mapper/{short}){mismatches}\n");
+            expected += &format!("{short} {sum} -{}\n", if mismatches.is_empty() { "" } else { " 0" });
+        }
+        guest.shutdown().unwrap_or_else(|e| panic!("{name}: {e}"));
+        drop(guest);
+        // Linux 6.1 can wait for itself when such an array is taken down: the machine is switched off instead.
+        script += "sleep 1; crash\n";
+        let disks: Vec<_> = case.disks.iter().map(|disk| Disk::kept(disk)).collect();
+        assert_eq!(run_ok(&disks, &script), expected, "{name}");
     }
 }
