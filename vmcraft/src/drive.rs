@@ -158,33 +158,3 @@ impl BlockDevice for WithSectorSize {
         self.inner.discard()
     }
 }
-
-/// A disk or partition that was marked as read-only.
-pub(crate) struct WriteProtected(pub(crate) Arc<dyn BlockDevice>);
-
-impl BlockDevice for WriteProtected {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn flush(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-    fn is_read_only(&self) -> bool {
-        true
-    }
-    fn logical_sector_size(&self) -> u32 {
-        self.0.logical_sector_size()
-    }
-    fn extents(&self) -> Option<&dyn MapExtents> {
-        self.0.extents()
-    }
-    fn discard(&self) -> Option<&dyn Discard> {
-        None
-    }
-}

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use vmcraft_block::image::{self, Gate, Image, OpenOptions};
 use vmcraft_block::{
-    Access, BlockDevice, Counters, ImageIdentity, Slice, Transaction, TransactionDisk, TransactionOptions,
+    Access, BlockDevice, Counters, ImageIdentity, ReadOnly, Slice, Transaction, TransactionDisk,
+    TransactionOptions,
 };
 use vmcraft_fs::{FileSystem, OpenOptions as OpenFs};
 use vmcraft_volume::Key;
@@ -17,9 +18,7 @@ use vmcraft_volume::lvm::LostSnapshot;
 use vmcraft_volume::partition::{PartitionRole, PartitionTable};
 
 use crate::device::{self, Disk, Found};
-use crate::drive::{
-    Content, Drive, DriveOptions, WithSectorSize, WriteProtected, ZeroDevice, directory_gate,
-};
+use crate::drive::{Content, Drive, DriveOptions, WithSectorSize, ZeroDevice, directory_gate};
 use crate::driver;
 use crate::host::{Host, Progress};
 use crate::inspect::Inspection;
@@ -384,7 +383,7 @@ impl Guest {
         if !self.write_protected.is_empty()
             && (is_protected(&found.name) || self.stack.all_below(&found.name).iter().any(is_protected))
         {
-            disk = Arc::new(WriteProtected(disk));
+            disk = Arc::new(ReadOnly::new(disk));
         }
         let Some(partition) = found.partition else { return Ok(disk) };
         let image = match found.index.and_then(|index| self.drives.get(index)) {

@@ -18,6 +18,7 @@ pub mod nbd;
 pub mod qcow2;
 mod qemu_nbd;
 mod raw;
+mod read_only;
 pub mod storage;
 mod transaction;
 mod uri;
@@ -28,6 +29,7 @@ pub use device::{
 };
 pub use error::{Error, Result};
 pub use raw::RawFile;
+pub use read_only::ReadOnly;
 pub use transaction::{
     Access, ImageIdentity, Observer, OpenImage, Step, Transaction, TransactionDisk, TransactionOptions, undo,
 };

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use vmcraft_block::BlockDevice;
+use vmcraft_block::{BlockDevice, ReadOnly};
 
 use super::scan::Found;
 use super::{Kind, Stack};
-use crate::drive::WriteProtected;
 
 /// An encrypted device that was opened.
 pub(super) struct Opened {
@@ -39,7 +38,7 @@ impl Stack {
         read_only: bool,
     ) {
         let Some(container) = self.containers.get(device) else { return };
-        let content = if read_only { Arc::new(WriteProtected(content)) } else { content };
+        let content = if read_only { Arc::new(ReadOnly::new(content)) } else { content };
         self.opened.push(Opened {
             name: name.to_owned(),
             device: device.to_owned(),

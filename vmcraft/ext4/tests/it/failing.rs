@@ -5,55 +5,32 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vmcraft_block::{BlockDevice, Discard, MapExtents, MemoryDevice};
+use testkit::device::{Hooked, Request};
+use vmcraft_block::{BlockDevice, MemoryDevice};
 use vmcraft_fs::{Error, FileSystem, InodeNumber, OpenOptions, Result};
 
 use crate::features::mke2fs;
 use crate::scratch::{NEW, NEW_DIR, assert_clean};
 
-/// A device of which one write fails, counted from when that is set.
-struct Failing {
-    inner: MemoryDevice,
-    /// How many writes still succeed; `u64::MAX` for all.
-    left: AtomicU64,
-}
-
-impl BlockDevice for Failing {
-    fn size(&self) -> u64 {
-        self.inner.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.inner.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        match self.left.load(Ordering::Relaxed) {
-            u64::MAX => (),
-            0 => {
-                self.left.store(u64::MAX, Ordering::Relaxed);
-                return Err(io::Error::other("this write fails"));
+/// A device of which one write fails, after as many as are `left`; none if that is `u64::MAX`.
+fn failing(bytes: Vec<u8>, left: Arc<AtomicU64>) -> Arc<dyn BlockDevice> {
+    let hook = move |request| {
+        if matches!(request, Request::Write(..)) {
+            match left.load(Ordering::Relaxed) {
+                u64::MAX => (),
+                0 => {
+                    left.store(u64::MAX, Ordering::Relaxed);
+                    return Err(io::Error::other("this write fails"));
+                }
+                more => left.store(more - 1, Ordering::Relaxed),
             }
-            left => self.left.store(left - 1, Ordering::Relaxed),
         }
-        self.inner.write_at(offset, buf)
-    }
-    fn flush(&self) -> io::Result<()> {
         Ok(())
-    }
-    fn is_read_only(&self) -> bool {
-        false
-    }
-    fn logical_sector_size(&self) -> u32 {
-        512
-    }
-    fn extents(&self) -> Option<&dyn MapExtents> {
-        None
-    }
-    fn discard(&self) -> Option<&dyn Discard> {
-        None
-    }
+    };
+    Arc::new(Hooked { inner: MemoryDevice::new(bytes), hook })
 }
 
-fn save(device: &Failing, image: &Path) {
+fn save(device: &dyn BlockDevice, image: &Path) {
     let mut bytes = vec![0; usize::try_from(device.size()).expect("a small image")];
     device.read_at(0, &mut bytes).expect("its bytes");
     std::fs::write(image, bytes).expect("an image");
@@ -85,11 +62,11 @@ fn every_write_may_fail() {
         let good = std::fs::read(&image).expect("an image");
         let mut failures = 0;
         for point in 0..1000 {
-            let device =
-                Arc::new(Failing { inner: MemoryDevice::new(good.clone()), left: AtomicU64::new(point) });
+            let left = Arc::new(AtomicU64::new(point));
+            let device = failing(good.clone(), left.clone());
             let fs = (vmcraft_ext4::DRIVER.open)(device.clone(), OpenOptions::default()).expect("a volume");
             let result = work(&*fs);
-            if device.left.swap(u64::MAX, Ordering::Relaxed) != u64::MAX {
+            if left.swap(u64::MAX, Ordering::Relaxed) != u64::MAX {
                 result.expect("no write failed");
                 break;
             }
@@ -99,7 +76,7 @@ fn every_write_may_fail() {
             // What did not fail is written, and is whole.
             fs.writer().expect("a writer").sync().expect("a sync");
             if point % 7 == 0 {
-                save(&device, &image);
+                save(&*device, &image);
                 assert_clean(&image, &format!("{options}, after write {point} failed"));
             }
             work(&*fs).expect("no more fails");
@@ -107,7 +84,7 @@ fn every_write_may_fail() {
             let size = fs.metadata(found.expect("the last file")).expect("metadata").size_bytes;
             assert_eq!(size, 39 * 700 + 5000);
             if point % 7 == 3 {
-                save(&device, &image);
+                save(&*device, &image);
                 assert_clean(&image, &format!("{options}, once all is done after write {point} failed"));
             }
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Slice};
+use vmcraft_block::{BlockDevice, ReadOnly, Slice};
 
 use super::{DiskGroup, Layout, Partition, Plex, Volume};
-use crate::dm::{Column, Content, Linear, Piece, ReadOnly, Striped};
+use crate::dm::{Column, Content, Linear, Piece, Striped};
 use crate::raid::{self, Geometry, ParityLayout, RaidDevice, RaidMember};
 use crate::{Error, Member, Result};
 
@@ -157,7 +157,7 @@ fn array(
         none if none.is_empty() => "one of its copies is not active".into(),
         missing => format!("{missing} is not there"),
     };
-    Ok(Arc::new(ReadOnly::new(
+    Ok(Arc::new(ReadOnly::because(
         array,
         format!(
             "volume {} of disk group {} is read-only because {why}: the disks would not say which is newer",

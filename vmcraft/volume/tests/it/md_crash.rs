@@ -2,15 +2,14 @@
 //! its members fit each other.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use testkit::device::{Hooked, Request};
 use vmcraft_block::image::{self, OpenOptions};
 use vmcraft_block::{
-    Access, BlockDevice, Discard, ImageIdentity, MapExtents, Observer, Transaction, TransactionDisk,
-    TransactionOptions,
+    Access, BlockDevice, ImageIdentity, Observer, Transaction, TransactionDisk, TransactionOptions,
 };
 use vmcraft_volume::Member;
 
@@ -26,34 +25,14 @@ fn files(directory: &Path) -> Files {
 }
 
 /// A disk that lets the crash happen before each write to it.
-struct Watched(Arc<dyn BlockDevice>, Arc<Before>);
-
-impl BlockDevice for Watched {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        (self.1)();
-        self.0.write_at(offset, buf)
-    }
-    fn flush(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-    fn is_read_only(&self) -> bool {
-        self.0.is_read_only()
-    }
-    fn logical_sector_size(&self) -> u32 {
-        self.0.logical_sector_size()
-    }
-    fn extents(&self) -> Option<&dyn MapExtents> {
-        self.0.extents()
-    }
-    fn discard(&self) -> Option<&dyn Discard> {
-        None
-    }
+fn watched(inner: Arc<dyn BlockDevice>, before: Arc<Before>) -> Arc<dyn BlockDevice> {
+    let hook = move |request| {
+        if matches!(request, Request::Write(..)) {
+            before();
+        }
+        Ok(())
+    };
+    Arc::new(Hooked { inner, hook })
 }
 
 fn open(path: &str, read_only: bool) -> vmcraft_block::Result<Arc<dyn BlockDevice>> {
@@ -74,7 +53,7 @@ fn session(paths: &[PathBuf], before: &Arc<Before>, observer: Observer) -> (Tran
     let disks = paths.iter().map(|path| {
         let name = path.to_str().expect("UTF-8");
         TransactionDisk {
-            device: Arc::new(Watched(open(name, false).expect("opened"), before.clone())),
+            device: watched(open(name, false).expect("opened"), before.clone()),
             name: name.into(),
             access: Access::Commit,
             image: Some(ImageIdentity::of(name, "raw").expect("identified")),

@@ -14,13 +14,13 @@ mod thin;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use vmcraft_block::BlockDevice;
+use vmcraft_block::{BlockDevice, ReadOnly};
 
 use super::segment::{Area, AreaOn, Segment, SegmentKind};
 use super::{Backing, LogicalVolume, PhysicalVolumeEntry, VolumeGroup};
 use crate::dm::snapshot::{Family, State};
 use crate::dm::thin::Pool;
-use crate::dm::{Content, Linear, Piece, ReadOnly};
+use crate::dm::{Content, Linear, Piece};
 use crate::{Error, Result};
 
 pub(super) use percent::{copied, used};
@@ -52,7 +52,7 @@ pub(super) fn open(group: &VolumeGroup, shared: &mut Shared, name: &str) -> Resu
     if is_writable && group.shared_with_others().is_none() && group.metadata.has_status("WRITE") {
         Ok(device)
     } else {
-        Ok(Arc::new(ReadOnly::new(device, "the logical volume is read-only")))
+        Ok(Arc::new(ReadOnly::because(device, "the logical volume is read-only")))
     }
 }
 
