@@ -153,6 +153,18 @@ fn backing_file_outside_the_images_directory() {
     assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
 }
 
+#[test] // No other process is to blame.
+fn image_that_is_given_twice() {
+    let dir = tempdir();
+    let image = small_guest(dir.path());
+    let link = dir.path().join("link.img");
+    fs::hard_link(&image, &link).expect("the link can be made");
+    refused(
+        &["-a", text(&image), "-a", text(&link), "run"],
+        &["link.img: the image is that of", "small-guest.img"],
+    );
+}
+
 #[test]
 fn image_in_use_by_another_process() {
     let dir = tempdir();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -210,7 +211,8 @@ impl Guest {
             let (device, access, identity): (Arc<dyn BlockDevice>, _, _) = match drive.content {
                 Content::Zeros(size) => (Arc::new(ZeroDevice(size)), Access::Forget, None),
                 Content::Image => {
-                    let (image, access) = self.open_image(drive)?;
+                    let opened = self.open_image(drive);
+                    let (image, access) = opened.map_err(|error| self.same_image(below.len(), error))?;
                     if let Access::Refuse(reason) = &access {
                         let reason = format!("{}: opened read-only: {reason}", drive.shown());
                         self.vfs.refuse_changes(device::disk_name(below.len()), &reason);
@@ -285,6 +287,24 @@ impl Guest {
         let names: Vec<_> = self.stack.volumes().iter().flat_map(Volume::names).collect();
         for name in names {
             self.vfs.refuse_changes_above(&self.stack.all_below(&name), name);
+        }
+    }
+
+    /// Says what an error about a lock means if the drive's image is that of an earlier drive, too.
+    fn same_image(&self, index: usize, error: Error) -> Error {
+        let file = |drive: &Drive| {
+            let metadata = std::fs::metadata(&drive.name).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        let Error::Image(vmcraft_block::Error::InUse { .. }) = &error else { return error };
+        let Some((earlier, [drive, ..])) = self.drives.split_at_checked(index) else { return error };
+        match earlier.iter().find(|other| file(other).is_some() && file(other) == file(drive)) {
+            Some(other) => Error::Usage(format!(
+                "{}: the image is that of {} as well, and cannot be changed by two drives",
+                drive.shown(),
+                other.shown()
+            )),
+            None => error,
         }
     }
 
