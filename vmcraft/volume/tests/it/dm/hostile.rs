@@ -248,5 +248,9 @@ proptest! {
             let _ = discard.discard(0, 4_000_000);
             let _ = discard.write_zeroes(100, 8_000_000);
         }
+        for id in [7, 0, 8] {
+            let _ = pool.remove_volumes(&[id], 6);
+            let _ = pool.volume(1, 8_388_608, None).map(|volume| volume.write_at(5_000_000, &[2; 600]));
+        }
     }
 }
