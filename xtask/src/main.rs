@@ -2,6 +2,7 @@
 
 mod demo;
 mod docs;
+mod fuzz;
 mod install;
 mod test;
 
@@ -39,6 +40,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Feed the decoders with damaged and forged input, led by what the input reaches
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// The targets, instead of all
+        targets: Vec<String>,
+    },
     /// Measure the ratios of docs/benchmarks.md
     Bench,
 }
@@ -50,6 +59,7 @@ fn main() -> Result<()> {
         Task::Demo => demo::run(&shell),
         Task::Test { all, no_install, runner } => test::run(&shell, all, !no_install, &runner),
         Task::Docs { check } => docs::run(&shell, check),
+        Task::Fuzz { seconds, targets } => fuzz::run(&shell, seconds, &targets),
         Task::Bench => test::bench(&shell),
     }
 }

@@ -4,7 +4,10 @@ use anyhow::Result;
 use testkit::guest::{Layout, Packing};
 use xshell::{Shell, cmd};
 
-use crate::{docs, install};
+use crate::{docs, fuzz, install};
+
+/// How long each fuzz target runs in the long suites.
+const FUZZ_SECONDS: u64 = 60;
 
 pub(crate) fn run(shell: &Shell, all: bool, may_install: bool, runner: &[String]) -> Result<()> {
     install::ensure(shell, may_install, |_| true)?;
@@ -26,6 +29,9 @@ pub(crate) fn run(shell: &Shell, all: bool, may_install: bool, runner: &[String]
     }
     if runner.is_empty() {
         docs::run(shell, true)?;
+    }
+    if all && runner.is_empty() {
+        fuzz::run(shell, FUZZ_SECONDS, &[])?;
     }
     Ok(())
 }
