@@ -57,10 +57,7 @@ impl Stack {
     pub(super) fn note_copies(&mut self) -> Vec<String> {
         let copies = self.containers_of_kind(MEMBER).filter_map(|member| {
             let group = self.group_copied_from(&member)?;
-            Some((
-                member.name,
-                format!("a copy of a physical volume of the volume group {group} that it lies in"),
-            ))
+            Some((member.name, format!("a copy of a physical volume of the volume group {group}")))
         });
         let mut warnings = Vec::new();
         for (device, what) in copies.collect::<Vec<_>>() {
@@ -72,22 +69,35 @@ impl Stack {
         warnings
     }
 
-    /// The volume group that a device lies in, if it is a copy of one of that group's own physical volumes: it must not
-    /// put the group out of use, without which it would not be there.
+    /// The volume group of which a device within a logical volume is a copy of a physical volume: of the group that the
+    /// device lies in, which would not be there without its own, or of one whose own lies in no logical volume. A
+    /// machine's disks are as often kept in volumes as other machines are made from their copies.
     fn group_copied_from(&self, member: &Member) -> Option<String> {
-        let below = self.all_below(&member.name);
-        let is_below = |volume: &&Volume| volume.name == member.name || below.contains(&volume.name);
-        let groups = self.of_kind(Kind::LogicalVolume).filter(is_below).filter_map(|volume| {
-            let (group, _) = volume.name.strip_prefix("/dev/")?.split_once('/')?;
-            self.lvm.volume_groups.iter().find(|found| found.name() == group)
-        });
-        let groups: Vec<_> = groups.collect();
-        if groups.is_empty() {
+        let groups_below = self.groups_below(&member.name);
+        if groups_below.is_empty() {
             return None;
         }
         let uuid = Label::read(&*member.device).ok()??.uuid;
-        let has = |group: &&VolumeGroup| group.metadata.physical_volumes.iter().any(|pv| pv.uuid == uuid);
-        groups.into_iter().find(has).map(|group| group.name().to_owned())
+        let is_in_use = |backing: &Backing| match backing {
+            Backing::Present(volume) => {
+                volume.label.uuid == uuid && self.groups_below(&volume.member.name).is_empty()
+            }
+            Backing::Missing | Backing::Duplicate(_) => false,
+        };
+        let has = |group: &&VolumeGroup| {
+            let is_own = groups_below.contains(group.name())
+                && group.metadata.physical_volumes.iter().any(|pv| pv.uuid == uuid);
+            is_own || group.backing.iter().any(is_in_use)
+        };
+        self.lvm.volume_groups.iter().find(has).map(|group| group.name().to_owned())
+    }
+
+    /// The names of the volume groups in whose volumes a device lies.
+    fn groups_below(&self, device: &str) -> BTreeSet<String> {
+        let below = self.all_below(device);
+        let is_below = |volume: &&Volume| volume.name == device || below.contains(&volume.name);
+        let group = |volume: &Volume| Some(volume.name.strip_prefix("/dev/")?.split_once('/')?.0.to_owned());
+        self.of_kind(Kind::LogicalVolume).filter(is_below).filter_map(group).collect()
     }
 
     /// Says of each physical volume which group it belongs to.

@@ -291,7 +291,7 @@ fn a_copy_of_a_physical_volume_in_its_own_group_is_left_aside() {
         assert_eq!(start, copies[1][..4096]);
         let warnings = guest.take_warnings().join("\n");
         for copy in ["/dev/vg/x", "/dev/vg/yp1"] {
-            let told = format!("{copy}: a copy of a physical volume of the volume group vg that it lies in");
+            let told = format!("{copy}: a copy of a physical volume of the volume group vg");
             assert!(warnings.contains(&told), "{warnings}");
         }
         assert!(!warnings.contains("UUID"), "{warnings}");
@@ -299,6 +299,34 @@ fn a_copy_of_a_physical_volume_in_its_own_group_is_left_aside() {
     guest.lvcreate("z", "vg", 4, None, None).expect("the group can be changed");
     guest.lvremove(device("/dev/vg/x")).expect("it goes with its copy");
     assert_eq!(guest.lvs().expect("a list"), ["/dev/vg/y", "/dev/vg/z"]);
+}
+
+#[test] // The disk of a machine that was made from the same image, kept in a volume of the machine that is looked at.
+fn a_copy_of_a_physical_volume_in_another_group_is_left_aside() {
+    let dir = tempdir();
+    let [image, store] = ["one.img", "store.img"].map(|name| disk(dir.path(), name, 32));
+    let mut guest = open(&[&image, &store]);
+    guest.vgcreate("vg", &["/dev/sda".into()]).expect("a group");
+    guest.vgcreate("store", &["/dev/sdb".into()]).expect("a group");
+    guest.lvcreate("root", "vg", 4, None, None).expect("a volume");
+    guest.lvcreate("copy", "store", 20, None, None).expect("a volume");
+    let copy = guest.pread_device(device("/dev/sda"), 20 << 20, 0).expect("content");
+    guest.pwrite_device(device("/dev/store/copy"), &copy, 0).expect("a device that takes it");
+    guest.commit().expect("the images can be written");
+    drop(guest);
+    for order in [[&image, &store], [&store, &image]] {
+        let mut guest = open(&order);
+        assert_eq!(guest.lvs().expect("a list"), ["/dev/store/copy", "/dev/vg/root"]);
+        assert_eq!(guest.pvs().expect("a list"), ["/dev/sda", "/dev/sdb"]);
+        let warnings = guest.take_warnings().join("\n");
+        let told = "/dev/store/copy: a copy of a physical volume of the volume group vg";
+        assert!(warnings.contains(told) && !warnings.contains("UUID"), "{warnings}");
+        guest.pread_device(device("/dev/vg/root"), 4096, 0).expect("the group is in use");
+    }
+    // Alone, it is what it is.
+    let mut guest = open(&[&store]);
+    assert_eq!(guest.lvs().expect("a list"), ["/dev/store/copy", "/dev/vg/root"]);
+    assert_eq!(guest.pvs().expect("a list"), ["/dev/sda", "/dev/store/copy"]);
 }
 
 #[test] // A volume's name can be that of a partition of another one.
