@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 use crate::{Error, Result};
 
@@ -162,12 +162,7 @@ impl BlockDevice for Linear {
 
 impl MapExtents for Linear {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        if offset >= self.size {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an extent beyond the end of the device",
-            ));
-        }
+        check_extent_query(offset, self.size)?;
         let mut found = Extent { offset, len: 1, is_hole: false };
         self.split(offset, 1, |piece, within, _| {
             let rest = piece.len - within;

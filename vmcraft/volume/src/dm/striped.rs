@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 use super::linear::write_zeroes;
 use crate::{Error, Result};
@@ -159,12 +159,7 @@ impl BlockDevice for Striped {
 
 impl MapExtents for Striped {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        if offset >= self.size {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an extent beyond the end of the device",
-            ));
-        }
+        check_extent_query(offset, self.size)?;
         let (column, at, rest) = self.locate(offset);
         match column.device.extents() {
             Some(map) => {

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 use super::geometry::{Geometry, Map};
 use super::locks::StripeLocks;
@@ -365,7 +365,7 @@ impl BlockDevice for RaidDevice {
 
 impl MapExtents for RaidDevice {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        check_range(offset, 1, self.size, "an extent query")?;
+        check_extent_query(offset, self.size)?;
         let mut places = self.take_places();
         let run = self.copies(offset, self.size - offset, &mut places);
         let place =

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 use super::store::{CopyError, Place, Store};
 use super::{Shared, Sibling, StoreState, invalid};
@@ -196,7 +196,7 @@ impl BlockDevice for Snapshot {
 
 impl MapExtents for Snapshot {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        check_range(offset, 1, self.size_bytes, "an extent query")?;
+        check_extent_query(offset, self.size_bytes)?;
         let members = self.shared.read();
         let store = self.store(&members)?;
         let (place, len) = store.find(offset);

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_range};
+use vmcraft_block::{BlockDevice, Discard, Extent, MapExtents, check_extent_query, check_range};
 
 use super::pool::{Discards, Mapping, Pool, State};
 
@@ -303,7 +303,7 @@ impl BlockDevice for Volume {
 
 impl MapExtents for Volume {
     fn extent_at(&self, offset: u64) -> io::Result<Extent> {
-        check_range(offset, 1, self.size_bytes, "an extent query")?;
+        check_extent_query(offset, self.size_bytes)?;
         let state = self.pool.read();
         let (pieces, _) = self.pieces(&state, offset, self.size_bytes)?;
         let first = pieces.first().copied().ok_or(io::ErrorKind::InvalidData)?;
