@@ -283,7 +283,7 @@ pub(crate) struct ShellOptions {
     pub(crate) guest: GuestOptions,
 
     /// Run a command line of the shell, with its quotes and pipes (repeatable)
-    #[arg(long, value_name = "COMMAND", help_heading = "Commands")]
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true, help_heading = "Commands")]
     pub(crate) run: Vec<String>,
 
     /// Run the commands in a file
@@ -410,6 +410,11 @@ mod tests {
                 image("e", None)
             ]
         );
+    }
+
+    #[test] // A command whose failure is tolerated starts with a hyphen.
+    fn a_command_to_run_may_start_with_a_hyphen() {
+        assert_eq!(parse("--run -cat --run pwd").run, ["-cat", "pwd"]);
     }
 
     #[test] // guestfish takes options among the commands; only -- ends them.
