@@ -348,7 +348,7 @@ fn a_question_can_be_interrupted() {
     terminal.types("cryptsetup-open /dev/sda2 one\r").asked_for("key").types("wrong\r");
     let shown = terminal.sees("><fs> ");
     assert!(shown.contains("key slot tried") && !shown.contains("wrong"), "{shown}");
-    terminal.types("cryptsetup-open /dev/sda2 one\r").asked_for("key").types("xx\u{15}correct-horse\r");
+    terminal.types("cryptsetup-open /dev/sda2 one\r").asked_for("key").types("xx\u{1c}\u{15}correct-horse\r");
     terminal.sees("><fs> ");
     terminal.types("vgs\r").sees("\r\nvg\r\n");
     terminal.types("quit\r");

@@ -51,7 +51,7 @@ enum Typed {
 }
 
 /// A terminal at which a key is typed, until this is dropped. ^C and ^Z end the line meanwhile, and not the
-/// process: nothing would show again what is typed.
+/// process, and ^\ is a character: nothing would show again what is typed.
 struct Typing<'a> {
     terminal: &'a File,
     before: Termios,
@@ -60,7 +60,7 @@ struct Typing<'a> {
 
 impl<'a> Typing<'a> {
     fn begin(terminal: &'a File, echo: bool) -> nix::Result<Self> {
-        use SpecialCharacterIndices::{VEOL, VEOL2, VINTR, VSUSP};
+        use SpecialCharacterIndices::{VEOL, VEOL2, VINTR, VQUIT, VSUSP};
         let before = termios::tcgetattr(terminal)?;
         let mut typing = before.clone();
         if !echo {
@@ -71,6 +71,7 @@ impl<'a> Typing<'a> {
             typing.control_chars[end as usize] = before.control_chars[signal as usize];
             typing.control_chars[signal as usize] = _POSIX_VDISABLE;
         }
+        typing.control_chars[VQUIT as usize] = _POSIX_VDISABLE;
         termios::tcsetattr(terminal, SetArg::TCSAFLUSH, &typing)?;
         Ok(Self { terminal, before, echo })
     }
