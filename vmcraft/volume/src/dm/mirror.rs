@@ -20,6 +20,8 @@ const MAGIC: u32 = 0x4d69_5272;
 const VERSION: u32 = 2;
 /// Where the bits begin on the log's device, in bytes.
 const BITS: u64 = 1024;
+/// How many regions a log may tell of, and so how much of it is read: a bit each. LVM's are of half a MiB and more.
+const MOST_REGIONS: u64 = 1 << 30;
 
 /// The header of a log on disk: the first 16 bytes of its device, little-endian.
 ///
@@ -129,6 +131,11 @@ impl Regions {
             return Err(Error::Refused("a mirror with regions of 0 bytes".into()));
         }
         let regions = len.div_ceil(region_bytes);
+        if regions > MOST_REGIONS {
+            return Err(Error::Refused(format!(
+                "a mirror of {regions} regions of {region_bytes} bytes (the limit is {MOST_REGIONS})"
+            )));
+        }
         // A mirror that grew has regions that were never alike.
         let known = regions.min(raw.nr_regions.get());
         let mut buffer = [0; 4096];
@@ -137,15 +144,16 @@ impl Regions {
             let wanted = (known - region).div_ceil(8).min(buffer.len() as u64);
             let bits = &mut buffer[..usize::try_from(wanted).map_err(io::Error::other)?];
             device.read_at(BITS + region / 8, bits)?;
-            for bit in 0..(wanted * 8).min(known - region) {
-                let byte = bits.get(usize::try_from(bit / 8).map_err(io::Error::other)?).copied();
-                if byte.unwrap_or(0) >> (bit % 8) & 1 == 1 {
-                    clean += 1;
-                } else if first_unclean.is_none() {
-                    first_unclean = Some(region + bit);
+            for byte in bits {
+                // The bits behind the last region may be set.
+                let counted = u8::MAX >> 8_u64.saturating_sub(known - region);
+                let set = *byte & counted;
+                clean += u64::from(set.count_ones());
+                if set != counted && first_unclean.is_none() {
+                    first_unclean = Some(region + u64::from(set.trailing_ones()));
                 }
+                region = (region + 8).min(known);
             }
-            region += wanted * 8;
         }
         let first_unclean = first_unclean.or((known < regions).then_some(known));
         Ok(Self { all: regions, clean, first_unclean })
@@ -265,5 +273,18 @@ mod tests {
         assert!(why(Log::Disk(memory(vec![0; 2048]))).contains("magic"));
         assert!(why(Log::Core).contains("core"));
         assert!(Mirror::new(vec![None, None], 512, &Log::Core, 1024).is_err());
+    }
+
+    #[test] // A sparse disk can be as large as it says, and so can the log on it.
+    fn a_log_without_end_is_refused() {
+        let Log::Disk(device) = log(2, 12, &[0xff, 0xff]) else { unreachable!("on a device") };
+        let why = Regions::read(&*device, 1 << 60, 512).map(|_| ()).unwrap_err().to_string();
+        assert!(why.contains("a mirror of 2251799813685248 regions of 512 bytes"), "{why}");
+        // The bits behind the last region count for nothing.
+        let found = Regions::read(&*device, 12 * 512, 512).unwrap();
+        assert_eq!((found.all, found.clean, found.first_unclean), (12, 12, None));
+        let Log::Disk(device) = log(2, 12, &[0xff, 0x03]) else { unreachable!("on a device") };
+        let found = Regions::read(&*device, 14 * 512, 512).unwrap();
+        assert_eq!((found.all, found.clean, found.first_unclean), (14, 10, Some(10)));
     }
 }

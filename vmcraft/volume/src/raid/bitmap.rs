@@ -20,6 +20,8 @@ const MAGIC: u32 = 0x6d74_6962; // "bitm"
 /// 3 has the bits in the byte order of the host, which is ours but for machines that are rare; 5 is for clusters.
 const VERSIONS: Range<u32> = 3..5;
 const HEADER: u64 = 256;
+/// How many bits are read: dm-raid has 2²¹ at most, and md no more than fit between superblock and data.
+const MOST_BITS: u64 = 1 << 30;
 const STATE_STALE: u32 = 2;
 
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -107,6 +109,9 @@ impl Bitmap {
             return Ok(None);
         };
         let bits = bytes.div_ceil(chunk);
+        if bits > MOST_BITS {
+            return Ok(None);
+        }
         let fits = copies.iter().all(|(device, offset)| {
             offset.checked_add(HEADER + bits.div_ceil(8)).is_some_and(|end| end <= device.size())
         });

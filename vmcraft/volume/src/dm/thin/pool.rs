@@ -260,7 +260,7 @@ impl Pool {
     /// was. What only they had goes back to the pool. Volumes that the pool has not are passed over.
     ///
     /// # Errors
-    /// [`Error::Io`] if the pool cannot be written, and [`Error::Corrupt`] within it if its metadata is.
+    /// [`Error::Io`], which names the pool, if it cannot be written or its metadata is corrupt.
     pub fn remove_volumes(&self, ids: &[u32], transaction_id: u64) -> Result<()> {
         self.check_writable()?;
         let there: Vec<u32> = self.volumes()?.iter().map(|volume| volume.id).collect();
