@@ -121,12 +121,24 @@ fn a_commit_that_was_cut_off_is_copied_whole() {
     let disks = Disks::new();
     let old = disks.old("primary.img");
     let before = sectors(&old, 0, 131_072);
+    let other = disks.old("other.img");
+    fs::copy(&old, &other).expect("room");
     // The journal is small enough for this limit, and the place in the image is behind it.
     let script =
         "ulimit -f 32768; trap '' XFSZ; exec \"$0\" -a \"$1\" run : pwrite-device /dev/sda3 cut-off 30M";
     let cut = output(Command::new("bash").args(["-c", script, text(&binary()), text(&old)]));
     assert!(!cut.status.success(), "the commit is not cut off");
     assert!(sectors(&old, 0, 131_072) == before, "the image was written");
+
+    // Where it would be written to, nothing is done that was only asked about.
+    let journal = old.with_extension("img.vmcraft-journal");
+    let journalled = fs::read(&journal).expect("a journal");
+    let asked =
+        output(Command::new(&disks.program).args(["-n", "-q", "--delete", "/dev/sda2"]).args([&other, &old]));
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    assert!(fs::read(&journal).expect("the journal") == journalled, "the journal was changed");
+    assert!(sectors(&old, 0, 131_072) == before, "the image was written");
+
     let (new, done) = disks.resize("primary.img", 128, &["-q"]);
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success() && said.contains("an earlier session was cut off"), "{said}");

@@ -150,7 +150,7 @@ impl Tool for Resize {
         self.step(started, &format!("Examining {}", self.indisk))?;
         self.check_volumes()?;
         let source = open(&self.indisk, self.format.as_deref(), true)?;
-        let target = open(&self.outdisk, self.output_format.as_deref(), false)?;
+        let target = open(&self.outdisk, self.output_format.as_deref(), self.dry_run)?;
         let found = PartitionTable::read(&source).map_err(|e| message(format!("{}: {e}", self.indisk)))?;
         let table =
             found.ok_or_else(|| message(format!("{}: the disk has no partition table", self.indisk)))?;
