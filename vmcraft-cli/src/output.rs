@@ -9,8 +9,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bstr::ByteSlice;
+use nix::fcntl::{FcntlArg, fcntl};
 
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// How much a pipe is to hold: an archive is then written while its reader works, and not by turns with it.
+/// Any user may have as much.
+const PIPE_BYTES: i32 = 1 << 20;
 
 /// Where results go. Clones are the same output, so that what a call writes to `-` and what the
 /// shell prints keep their order.
@@ -28,6 +33,7 @@ enum Target {
 impl Output {
     /// Standard output.
     pub(crate) fn stdout() -> Self {
+        widen(io::stdout());
         let target = Target::Stdout(BufWriter::with_capacity(BUFFER_BYTES, io::stdout()));
         Self { target: Arc::new(Mutex::new(target)), is_terminal: io::stdout().is_terminal() }
     }
@@ -35,6 +41,7 @@ impl Output {
     /// A file of the host, or the end of a pipe.
     pub(crate) fn file(file: File) -> Self {
         let is_terminal = file.is_terminal();
+        widen(&file);
         let target = Target::File(BufWriter::with_capacity(BUFFER_BYTES, file));
         Self { target: Arc::new(Mutex::new(target)), is_terminal }
     }
@@ -59,6 +66,13 @@ impl Output {
     /// Writes text of the guest, with its control characters made visible on a terminal.
     pub(crate) fn write_text(&mut self, text: &[u8]) -> io::Result<()> {
         if self.is_terminal { self.write_all(visible(text).as_bytes()) } else { self.write_all(text) }
+    }
+}
+
+/// Makes a pipe hold more. What is no pipe, or may not, is used as it is.
+fn widen(pipe: impl AsFd) {
+    if fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).is_ok_and(|bytes| bytes < PIPE_BYTES) {
+        let _ = fcntl(&pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
 }
 
