@@ -324,7 +324,7 @@ fn a_copy_of_a_physical_volume_in_another_group_is_left_aside() {
         guest.pread_device(device("/dev/vg/root"), 4096, 0).expect("the group is in use");
     }
     // Alone, it is what it is.
-    let mut guest = open(&[&store]);
+    let guest = open(&[&store]);
     assert_eq!(guest.lvs().expect("a list"), ["/dev/store/copy", "/dev/vg/root"]);
     assert_eq!(guest.pvs().expect("a list"), ["/dev/sda", "/dev/store/copy"]);
 }
