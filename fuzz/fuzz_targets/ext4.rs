@@ -2,7 +2,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmcraft_block::BlockDevice;
 use vmcraft_ext4::{DRIVER, fuzz};
 use vmcraft_fs::{FileType, NewInode, OpenOptions};
 use vmcraft_fuzz::decode;

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vmcraft_fuzz::{Disk, decode, read_around, write_around};
+use vmcraft_fuzz::{decode, disk, read_around, write_around};
 use vmcraft_volume::dm::thin::{Options, Pool};
 
 fuzz_target!(|input: &[u8]| {
     let Some(metadata) = decode(input).into_iter().next() else { return };
-    let Ok(pool) = Pool::open("vg/pool", metadata, Disk::new(64 << 20), Options::default()) else { return };
+    let Ok(pool) = Pool::open("vg/pool", metadata, disk(64 << 20), Options::default()) else { return };
     let _ = (pool.data_usage(), pool.metadata_usage(), pool.read_only_reason());
     let ids: Vec<u32> = pool.volumes().into_iter().flatten().map(|volume| volume.id).take(8).collect();
     for id in &ids {

@@ -51,8 +51,7 @@ fn volumes(members: &[Member]) -> Vec<Arc<dyn BlockDevice>> {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let mut devices: Vec<Arc<dyn BlockDevice>> =
-        decode(input).into_iter().map(|disk| disk as Arc<dyn BlockDevice>).collect();
+    let mut devices = decode(input);
     for _ in 0..3 {
         let members: Vec<Member> = devices
             .into_iter()

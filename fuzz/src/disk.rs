@@ -3,112 +3,40 @@
 //! A disk is its number of sectors of 512 bytes (u32), how many blocks follow (u8), and the blocks: which checksum is made
 //! to fit (u8, see [`crate::seal`]), the sector (u32), and 512 bytes, or 4096 where there is such a checksum.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vmcraft_block::{BlockDevice, Discard, MapExtents, check_range};
+use testkit::device::{Hooked, Request, Sparse};
+use vmcraft_block::BlockDevice;
 
 use crate::seal::seal;
 
 const SECTOR: usize = 512;
-/// What may be written to one disk: a decoder that writes more than this has lost its bearings.
+/// How many sectors may be written to one disk: a decoder that writes more than this has lost its bearings.
 const MOST_WRITTEN: usize = 16384;
 
-/// A disk that keeps the sectors that are not zeros.
-pub struct Disk {
-    size: u64,
-    sectors: Mutex<BTreeMap<u64, [u8; SECTOR]>>,
-}
-
-impl Disk {
-    /// A disk of zeros.
-    pub fn new(size: u64) -> Arc<Self> {
-        Arc::new(Self { size, sectors: Mutex::default() })
-    }
-
-    fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
-        let mut done = 0;
-        std::iter::from_fn(move || {
-            let at = offset + done as u64;
-            let within = (at % SECTOR as u64) as usize;
-            let part = (SECTOR - within).min(len - done);
-            let range = done..done + part;
-            done += part;
-            (part > 0).then_some((at / SECTOR as u64, within, range))
-        })
-    }
-}
-
-impl BlockDevice for Disk {
-    fn size(&self) -> u64 {
-        self.size
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        check_range(offset, buf.len() as u64, self.size, "a read")?;
-        let sectors = self.sectors.lock().unwrap_or_else(PoisonError::into_inner);
-        buf.fill(0);
-        let (first, end) = (offset / SECTOR as u64, (offset + buf.len() as u64).div_ceil(SECTOR as u64));
-        for (sector, bytes) in sectors.range(first..end) {
-            let start = (sector * SECTOR as u64).max(offset);
-            let stop = ((sector + 1) * SECTOR as u64).min(offset + buf.len() as u64);
-            let from = (start - sector * SECTOR as u64) as usize;
-            let len = (stop - start) as usize;
-            buf[(start - offset) as usize..][..len].copy_from_slice(&bytes[from..from + len]);
+/// A disk of zeros.
+pub fn disk(size: u64) -> Arc<dyn BlockDevice> {
+    let written = AtomicUsize::new(0);
+    let hook = move |request| match request {
+        Request::Write(_, len) => {
+            let sectors = usize::try_from(len).unwrap_or(usize::MAX).div_ceil(SECTOR);
+            let before = written.fetch_add(sectors, Ordering::Relaxed);
+            if before > MOST_WRITTEN { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
-        Ok(())
-    }
-    fn write_at(&self, offset: u64, buf: &[u8]) -> io::Result<()> {
-        check_range(offset, buf.len() as u64, self.size, "a write")?;
-        let mut sectors = self.sectors.lock().unwrap_or_else(PoisonError::into_inner);
-        if sectors.len() > MOST_WRITTEN {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        for (sector, within, range) in Self::parts(offset, buf.len()) {
-            let bytes = sectors.entry(sector).or_insert([0; SECTOR]);
-            bytes[within..within + range.len()].copy_from_slice(&buf[range]);
-        }
-        Ok(())
-    }
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn is_read_only(&self) -> bool {
-        false
-    }
-    fn logical_sector_size(&self) -> u32 {
-        512
-    }
-    fn extents(&self) -> Option<&dyn MapExtents> {
-        None
-    }
-    fn discard(&self) -> Option<&dyn Discard> {
-        Some(self)
-    }
-}
-
-impl Discard for Disk {
-    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        check_range(offset, len, self.size, "a discard")
-    }
-    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        check_range(offset, len, self.size, "a write of zeros")?;
-        let end = offset + len;
-        self.sectors.lock().unwrap_or_else(PoisonError::into_inner).retain(|sector, _| {
-            let start = sector * SECTOR as u64;
-            start < offset || start + SECTOR as u64 > end
-        });
-        Ok(())
-    }
+        _ => Ok(()),
+    };
+    Arc::new(Hooked { inner: Sparse::new(size), hook })
 }
 
 /// The disks of an input, four at most.
-pub fn decode(mut input: &[u8]) -> Vec<Arc<Disk>> {
+pub fn decode(mut input: &[u8]) -> Vec<Arc<dyn BlockDevice>> {
     let mut disks = Vec::new();
     while disks.len() < 4 {
         let Some((head, mut rest)) = input.split_at_checked(5) else { break };
         let size = u64::from(u32::from_le_bytes([head[0], head[1], head[2], head[3]])) * SECTOR as u64;
-        let disk = Disk::new(size);
+        let device = disk(size);
         for _ in 0..head[4] {
             let Some((head, after)) = rest.split_at_checked(5) else { break };
             let len = if head[0] == 0 { SECTOR } else { 8 * SECTOR };
@@ -116,10 +44,10 @@ pub fn decode(mut input: &[u8]) -> Vec<Arc<Disk>> {
             let sector = u64::from(u32::from_le_bytes([head[1], head[2], head[3], head[4]]));
             let mut bytes = bytes.to_vec();
             seal(head[0], &mut bytes);
-            let _ = disk.write_at(sector * SECTOR as u64, &bytes);
+            let _ = device.write_at(sector * SECTOR as u64, &bytes);
             rest = after;
         }
-        disks.push(disk);
+        disks.push(device);
         input = rest;
     }
     disks

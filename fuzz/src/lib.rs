@@ -5,7 +5,7 @@ mod image;
 mod seal;
 mod using;
 
-pub use disk::{Disk, decode, encode};
+pub use disk::{decode, disk, encode};
 pub use image::Image;
 pub use seal::{LVM_TEXT_LIMIT, luks2, lvm, seal, thin_kind};
 pub use using::{read_around, write_around};

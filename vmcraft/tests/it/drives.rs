@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use testkit::{run_ok, tempdir};
-use vmcraft::{DriveOptions, Guest};
+use vmcraft::{DeviceName, DriveOptions, Guest, Key};
 
 /// A raw disk of `mib` MiB.
 pub(crate) fn disk(dir: &Path, name: &str, mib: u64) -> PathBuf {
@@ -15,6 +15,24 @@ pub(crate) fn disk(dir: &Path, name: &str, mib: u64) -> PathBuf {
 
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
+}
+
+/// A guest with these disks, launched.
+pub(crate) fn open<P: AsRef<Path>>(images: &[P]) -> Guest {
+    let mut guest = Guest::new();
+    for image in images {
+        guest.add_drive_with(text(image.as_ref()), DriveOptions::default()).expect("the image is there");
+    }
+    guest.launch().expect("the images open");
+    guest
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(text.into())
+}
+
+pub(crate) fn device(name: &str) -> &DeviceName {
+    DeviceName::new(name)
 }
 
 /// A call of the table by the words of a script.

@@ -5,26 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use testkit::{corpus, run_ok, tempdir};
-use vmcraft::{DeviceName, DriveOptions, Guest, GuestPath, Key, Mountable, value};
+use vmcraft::{Guest, GuestPath, Key, Mountable, value};
 
-use crate::drives::{call, disk, refused, text};
-
-fn open<P: AsRef<Path>>(images: &[P]) -> Guest {
-    let mut guest = Guest::new();
-    for image in images {
-        guest.add_drive_with(text(image.as_ref()), DriveOptions::default()).expect("the image is there");
-    }
-    guest.launch().expect("the images open");
-    guest
-}
-
-fn key(text: &str) -> Key {
-    Key::new(text.into())
-}
-
-fn device(name: &str) -> &DeviceName {
-    DeviceName::new(name)
-}
+use crate::drives::{call, device, disk, key, open, refused, text};
 
 /// `cryptsetup-open` with what stands behind the key.
 fn open_as(

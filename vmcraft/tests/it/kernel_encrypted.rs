@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use testkit::appliance::{Disk, run_ok};
 use vmcraft::value::Value;
-use vmcraft::{DeviceName, DriveOptions, Guest, GuestPath, Key, Mountable};
+use vmcraft::{DeviceName, Guest, GuestPath, Key, Mountable};
 
-use crate::drives::{call, disk, text};
+use crate::drives::{call, disk, open, text};
 
 const PASSPHRASE: &str = "correct horse";
 
@@ -179,15 +179,6 @@ fn disks(stack: &Stack, number: usize, dir: &Path) -> Vec<PathBuf> {
     images
 }
 
-fn launched(images: &[PathBuf]) -> Guest {
-    let mut guest = Guest::new();
-    for image in images {
-        guest.add_drive_with(text(image), DriveOptions::default()).expect("the image is there");
-    }
-    guest.launch().expect("the images open");
-    guest
-}
-
 fn key() -> Key {
     Key::new(PASSPHRASE.into())
 }
@@ -235,14 +226,14 @@ fn sum(guest: &mut Guest, words: &[&str]) -> String {
 
 /// Makes a stack and writes to it, in two sessions. Gives what the kernel has to say of it.
 fn make(stack: &Stack, images: &[PathBuf], content: &Path) -> String {
-    let mut guest = launched(images);
+    let mut guest = open(images);
     for line in stack.made_by {
         perform(&mut guest, line);
     }
     call(&mut guest, &["mkfs", "ext4", stack.top]).unwrap_or_else(|e| panic!("{}: {e}", stack.name));
     guest.shutdown().unwrap_or_else(|e| panic!("{}: {e}", stack.name));
 
-    let mut guest = launched(images);
+    let mut guest = open(images);
     mount(&mut guest, stack);
     guest.mkdir(GuestPath::new("/dir")).expect("a directory");
     call(&mut guest, &["upload", text(content), "/dir/content"]).expect("a file");
@@ -289,7 +280,7 @@ fn the_kernel_opens_encrypted_stacks_that_were_made_here() {
     assert_eq!(said, made.iter().map(|(.., expected)| expected.as_str()).collect::<String>());
 
     for (stack, images, _) in &made {
-        let mut guest = launched(images);
+        let mut guest = open(images);
         mount(&mut guest, stack);
         let text =
             guest.read_file(GuestPath::new("/by-linux")).unwrap_or_else(|e| panic!("{}: {e}", stack.name));

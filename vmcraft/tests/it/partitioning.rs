@@ -5,20 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use testkit::{run_ok, tempdir};
+use vmcraft::Guest;
 use vmcraft::value::Value;
-use vmcraft::{DriveOptions, Guest};
 
-use crate::drives::{call, disk, refused, text};
+use crate::drives::{call, disk, open, refused, text};
 use crate::sample::Sample;
-
-fn open(images: &[&Path]) -> Guest {
-    let mut guest = Guest::new();
-    for image in images {
-        guest.add_drive_with(text(image), DriveOptions::default()).expect("the image is there");
-    }
-    guest.launch().expect("the images open");
-    guest
-}
 
 #[track_caller]
 fn run_calls(guest: &mut Guest, script: &str) {

@@ -6,26 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 use testkit::{run_ok, tempdir};
-use vmcraft::{DeviceName, DriveOptions, Guest, GuestPath, Key, Mountable};
+use vmcraft::{Guest, GuestPath, Mountable};
 
-use crate::drives::{call, disk, text};
-
-fn open<P: AsRef<Path>>(images: &[P]) -> Guest {
-    let mut guest = Guest::new();
-    for image in images {
-        guest.add_drive_with(text(image.as_ref()), DriveOptions::default()).expect("the image is there");
-    }
-    guest.launch().expect("the images open");
-    guest
-}
-
-fn key(text: &str) -> Key {
-    Key::new(text.into())
-}
-
-fn device(name: &str) -> &DeviceName {
-    DeviceName::new(name)
-}
+use crate::drives::{call, device, disk, key, open, text};
 
 /// The devices of the machine that made a case have names of their own.
 fn our_name(name: &str) -> String {
