@@ -22,12 +22,18 @@ fn with_server<T>(
     play: impl FnOnce(&mut Puppet) + Send + 'static,
     client: impl FnOnce(&NbdDevice) -> T,
 ) -> T {
+    with_server_within(Duration::from_secs(60), play, client)
+}
+
+/// As [`with_server`], with a client that waits so long for a reply.
+fn with_server_within<T>(
+    patience: Duration,
+    play: impl FnOnce(&mut Puppet) + Send + 'static,
+    client: impl FnOnce(&NbdDevice) -> T,
+) -> T {
     let (_dir, path, thread) = Puppet::serve(SIZE, play);
-    let options = ConnectOptions {
-        read_only: false,
-        reply_timeout: Some(Duration::from_millis(500)),
-        ..ConnectOptions::default()
-    };
+    let options =
+        ConnectOptions { read_only: false, reply_timeout: Some(patience), ..ConnectOptions::default() };
     let disk = NbdDevice::connect(&Address::Unix(path), &options).expect("the handshake is right");
     let result = client(&disk);
     drop(disk);
@@ -105,10 +111,15 @@ fn replies_that_do_not_fit_are_errors() {
 
 #[test]
 fn silence_is_an_error_in_the_end() {
-    let error = read_error(|puppet, _| {
-        // Until the client gives up.
-        assert!(puppet.request().is_none());
-    });
+    let error = with_server_within(
+        Duration::from_millis(500),
+        |puppet| {
+            puppet.request().expect("a request");
+            // Until the client gives up.
+            assert!(puppet.request().is_none());
+        },
+        |disk| disk.read_at(4096, &mut [0; 64]).expect_err("there is no reply"),
+    );
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert!(error.to_string().contains("did not answer in time"), "{error}");
 }
