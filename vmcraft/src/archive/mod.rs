@@ -5,6 +5,7 @@ mod cpio;
 mod exclude;
 mod output;
 mod tar;
+mod tar_header;
 
 pub(crate) use compress::{Compression, compress};
 pub(crate) use cpio::{Format as CpioFormat, cpio_out};

@@ -5,13 +5,14 @@
 //! `RHT.security.selinux` as GNU tar writes it.
 
 use bstr::{BStr, BString, ByteSlice, ByteVec};
-use vmcraft_fs::{FileType, Metadata, Timestamp};
+use vmcraft_fs::{FileType, Metadata};
 
 use crate::Result;
 use crate::acl::Acl;
 use crate::archive::compress::Compression;
 use crate::archive::exclude::Exclude;
 use crate::archive::output::Output;
+use crate::archive::tar_header::{Field, Header, push_record};
 use crate::content::{is_dense, next_data};
 use crate::host::{Host, Sink};
 use crate::links::FirstNames;
@@ -298,146 +299,6 @@ impl Tar<'_, '_> {
     }
 }
 
-/// A field of the header: where it begins and how long it is.
-#[derive(Clone, Copy)]
-struct Field(usize, usize);
-
-impl Field {
-    const NAME: Self = Self(0, 100);
-    const MODE: Self = Self(100, 8);
-    const UID: Self = Self(108, 8);
-    const GID: Self = Self(116, 8);
-    const SIZE: Self = Self(124, 12);
-    const MTIME: Self = Self(136, 12);
-    const CHECKSUM: Self = Self(148, 8);
-    const TYPEFLAG: Self = Self(156, 1);
-    const LINKNAME: Self = Self(157, 100);
-    const MAGIC_AND_VERSION: Self = Self(257, 8);
-    const UNAME: Self = Self(265, 32);
-    const GNAME: Self = Self(297, 32);
-    const DEVMAJOR: Self = Self(329, 8);
-    const DEVMINOR: Self = Self(337, 8);
-    const PREFIX: Self = Self(345, 155);
-}
-
-/// A header block under construction.
-struct Header([u8; 512]);
-
-impl Header {
-    fn new() -> Self {
-        let mut header = Self([0; 512]);
-        header.set_bytes(Field::MAGIC_AND_VERSION, b"ustar\x0000");
-        header
-    }
-
-    /// As many of the bytes as the field holds.
-    fn set_bytes(&mut self, Field(start, len): Field, bytes: &[u8]) {
-        let len = len.min(bytes.len());
-        self.0[start..start + len].copy_from_slice(&bytes[..len]);
-    }
-
-    /// Octal digits and a NUL. `false` if the number has too many digits.
-    fn set_octal(&mut self, Field(start, len): Field, number: u64) -> bool {
-        let mut rest = number;
-        for digit in self.0[start..start + len - 1].iter_mut().rev() {
-            *digit = b'0' + (rest & 7) as u8;
-            rest >>= 3;
-        }
-        rest == 0
-    }
-
-    fn set_mode(&mut self, permissions: u32) {
-        self.set_octal(Field::MODE, u64::from(permissions & 0o7777));
-    }
-
-    /// The number, or a record with this key if it does not fit.
-    fn set_number(&mut self, field: Field, number: u64, key: &[u8], pax: &mut Vec<u8>) {
-        if !self.set_octal(field, number) {
-            self.set_octal(field, 0);
-            push_record(pax, key, number.to_string().as_bytes());
-        }
-    }
-
-    fn set_time(&mut self, time: Timestamp, pax: &mut Vec<u8>) {
-        let fits = u64::try_from(time.seconds).is_ok_and(|seconds| self.set_octal(Field::MTIME, seconds));
-        if !fits {
-            self.set_octal(Field::MTIME, 0);
-        }
-        if !fits || time.nanoseconds != 0 {
-            push_record(pax, b"mtime", decimal(time).as_bytes());
-        }
-    }
-
-    /// The member's name. Whether it became a record that is not UTF-8.
-    fn set_name(&mut self, name: &BStr, pax: &mut Vec<u8>) -> bool {
-        let Field(_, longest) = Field::NAME;
-        if name.len() <= longest {
-            self.set_bytes(Field::NAME, name);
-            return false;
-        }
-        // The header has room for directories before the name: split at the last slash that does.
-        let Field(_, prefix_len) = Field::PREFIX;
-        let head = &name[..name.len().min(prefix_len + 1)];
-        if let Some(slash) = head.rfind_byte(b'/')
-            && slash > 0
-            && (1..=longest).contains(&(name.len() - slash - 1))
-        {
-            self.set_bytes(Field::PREFIX, &name[..slash]);
-            self.set_bytes(Field::NAME, &name[slash + 1..]);
-            return false;
-        }
-        self.set_bytes(Field::NAME, name);
-        push_record(pax, b"path", name);
-        name.to_str().is_err()
-    }
-
-    fn set_link(&mut self, target: &BStr, pax: &mut Vec<u8>) -> bool {
-        self.set_bytes(Field::LINKNAME, target);
-        let Field(_, longest) = Field::LINKNAME;
-        if target.len() <= longest {
-            return false;
-        }
-        push_record(pax, b"linkpath", target);
-        target.to_str().is_err()
-    }
-
-    /// Sets the type and the checksum, which counts its own field as spaces.
-    fn seal(&mut self, flag: u8) -> &[u8] {
-        self.set_bytes(Field::TYPEFLAG, &[flag]);
-        self.set_bytes(Field::CHECKSUM, b"        ");
-        let sum: u64 = self.0.iter().map(|byte| u64::from(*byte)).sum();
-        // Six digits, a NUL and a space; at most 512 times 255, which fits.
-        let Field(start, _) = Field::CHECKSUM;
-        self.set_octal(Field(start, 7), sum);
-        self.0[start + 6] = 0;
-        &self.0
-    }
-}
-
-/// Appends `LENGTH KEY=VALUE` and a newline, where the length counts itself.
-fn push_record(pax: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut len = rest;
-    while len != rest + len.to_string().len() {
-        len = rest + len.to_string().len();
-    }
-    pax.extend_from_slice(len.to_string().as_bytes());
-    pax.push(b' ');
-    pax.extend_from_slice(key);
-    pax.push(b'=');
-    pax.extend_from_slice(value);
-    pax.push(b'\n');
-}
-
-/// The time in seconds with a fraction, as `1700000000.5` or `-0.25`.
-fn decimal(time: Timestamp) -> String {
-    let nanoseconds = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds);
-    let sign = if nanoseconds < 0 { "-" } else { "" };
-    let magnitude = nanoseconds.unsigned_abs();
-    let text = format!("{sign}{}.{:09}", magnitude / 1_000_000_000, magnitude % 1_000_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 /// The map that stands before a sparse file's data: the number of runs, then offset and length of
 /// each, a number a line, filled up to a block. The last run says where the file ends.
 fn sparse_map(runs: &[(u64, u64)], size_bytes: u64) -> Vec<u8> {
@@ -457,7 +318,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
-    use vmcraft_fs::DeviceNumber;
+    use vmcraft_fs::{DeviceNumber, Timestamp};
 
     use super::*;
     use crate::Guest;
