@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rexpect::session::{PtySession, spawn_command};
 
-use crate::support::{binary, small_guest};
+use crate::support::{binary, interruptible, small_guest};
 
 /// How long the terminal is waited for: only a failure takes it.
 const PATIENCE_MS: u64 = 60_000;
@@ -28,7 +28,7 @@ impl Shell {
     }
 
     fn at_terminal(dir: &Path, image: &Path) -> PtySession {
-        let mut command = Command::new(binary());
+        let mut command = interruptible();
         command
             .current_dir(dir)
             .env("VMCRAFT_HISTFILE", dir.join("history"))

@@ -242,10 +242,14 @@ impl Terminal {
         let wrapper = format!("#!/bin/sh\nexec '{}' --ro {} \"$@\"\n", binary().display(), disks.join(" "));
         fs::write(&program, wrapper).expect("a script");
         make_executable(&program);
-        let mut shell = Command::new("bash");
+        let mut shell = Command::new(testkit::require("env"));
         // The terminal shows what is typed, as terminals do. ^C goes to the shell as well.
         let script = format!("stty echo; trap : INT; {script}; echo status $?; stty -a; echo over");
-        shell.args(["-c", &script]).current_dir(dir.path()).env("VMCRAFT", &program);
+        shell
+            .args(["--default-signal=INT", "bash", "-c", &script])
+            .current_dir(dir.path())
+            .env("VMCRAFT", &program);
+        shell.env("BINARY", binary()).env("DISKS", disks.join(" ").replace('\'', ""));
         shell.env("VMCRAFT_HISTFILE", "").env("TERM", "xterm");
         let session = spawn_command(shell, Some(PATIENCE_MS)).expect("a terminal");
         Self { session, _guest: guest, _dir: dir }
@@ -353,6 +357,49 @@ fn a_question_can_be_interrupted() {
     terminal.types("vgs\r").sees("\r\nvg\r\n");
     terminal.types("quit\r");
     assert_eq!(terminal.ends().1, "0");
+}
+
+#[test] // The terminal was left without echo, and what was typed came to the next program.
+fn a_signal_at_a_question_leaves_the_terminal_as_it_was() {
+    let run = "$VMCRAFT -i cat /etc/hostname";
+    // What is mounted has signals of its own, once it is.
+    let mount = "$BINARY mount $DISKS -i --foreground .";
+    // Another program than the shell, which ends by itself and restores nothing.
+    for (command, signal, status) in
+        [(run, "TERM", "143"), (run, "HUP", "129"), (run, "INT", "130"), (mount, "TERM", "143")]
+    {
+        let mut terminal =
+            Terminal::run(&format!("env --default-signal sh -c 'echo pid $$; exec {command}'"));
+        terminal.sees("pid ");
+        let pid = terminal.sees("\r\n");
+        terminal.asked_for("/dev/sda2").types("corr");
+        testkit::run_ok("kill", [&format!("-{signal}"), &pid]);
+        let (shown, ended) = terminal.ends();
+        assert_eq!(ended, status, "{signal}: {shown}");
+        assert!(!shown.contains("corr"), "{signal}: {shown}");
+    }
+    // Programs that nohup starts go on.
+    let mut terminal = Terminal::run(&format!("trap '' HUP; sh -c 'echo pid $$; exec {run}'"));
+    terminal.sees("pid ");
+    let pid = terminal.sees("\r\n");
+    terminal.asked_for("/dev/sda2");
+    testkit::run_ok("kill", ["-HUP", &pid]);
+    terminal.types("correct-horse\r").asked_for("/dev/sdb").types("correct-horse\r");
+    assert_eq!(terminal.ends().1, "0");
+}
+
+#[test]
+fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
+    let mut terminal = Terminal::run("env --default-signal sh -c 'echo pid $$; exec \"$VMCRAFT\"'");
+    terminal.sees("pid ");
+    let pid = terminal.sees("\r\n");
+    // Once a key is shown by the line editor, the terminal is raw.
+    terminal.sees("><fs> ");
+    terminal.types("x").sees("x");
+    testkit::run_ok("kill", ["-TERM", &pid]);
+    let (shown, status) = terminal.ends();
+    assert_eq!(status, "143", "{shown}");
+    assert!(shown.contains("\u{1b}[?2004l"), "{shown:?}");
 }
 
 #[test] // What was typed so far is forgotten.

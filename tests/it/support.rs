@@ -11,6 +11,13 @@ pub(crate) fn binary() -> PathBuf {
     built
 }
 
+/// The binary, which hears ^C also where whoever started the tests had it ignored.
+pub(crate) fn interruptible() -> Command {
+    let mut command = Command::new(testkit::require("env"));
+    command.arg("--default-signal=INT").arg(binary());
+    command
+}
+
 /// The binary under another name, as a symbolic link in `dir`.
 pub(crate) fn named(name: &str, dir: &Path) -> PathBuf {
     let link = dir.join(name);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use crate::support::{binary, output};
+use crate::support::{binary, interruptible, output};
 
 /// Two disks with an ext4 file system on each, one raw and one qcow2.
 struct Disks {
@@ -32,7 +32,7 @@ impl Disks {
 
     /// The program with both disks.
     fn command(&self) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = interruptible();
         command.current_dir(self.dir.path());
         command.args(["--format=raw", "-a", "one.raw", "--format=qcow2", "-a", "two.qcow2"]);
         command
@@ -162,6 +162,46 @@ fn an_interruption_is_said_once() {
     assert_eq!(rest.matches("error: interrupted").count(), 1, "{rest}");
     assert!(rest.contains("was not written to one.raw"), "{rest}");
     assert!(disks.bytes() == start, "an image was changed");
+}
+
+#[test] // The process ended at once, and said nothing.
+fn an_interruption_between_two_commands_is_as_one_in_a_command() {
+    let disks = Disks::new();
+    let start = disks.bytes();
+    let script = disks.dir.path().join("script");
+    testkit::run_ok("mkfifo", [text(&script)]);
+    for (options, until) in [
+        (&["-x"][..], "trace: write = "),
+        (&["-x", "-f", "script"], "trace: write = "),
+        // It reads what never comes.
+        (&["-x", "--run", "write /x y", "--run", "upload - /later"], "trace: upload"),
+    ] {
+        let mut command = disks.command();
+        command.args(["-m", "/dev/sda:/"]).args(options);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let fifo = options.contains(&"-f").then(|| fs::File::options().write(true).open(&script));
+        let mut fifo = fifo.transpose().expect("a pipe");
+        match &mut fifo {
+            Some(fifo) => fifo.write_all(b"write /x y\n").expect("a pipe"),
+            None if options.contains(&"--run") => {}
+            None => send(&mut child, "write /x y\n"),
+        }
+        let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains(until) {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).expect("text"), 0, "{options:?}: no {until}");
+        }
+        testkit::run_ok("kill", ["-INT", &child.id().to_string()]);
+        let mut rest = String::new();
+        // The script is not at its end.
+        said.read_to_string(&mut rest).expect("text");
+        assert_eq!(child.wait().expect("it ends").code(), Some(130), "{options:?}: {rest}");
+        assert_eq!(rest.matches("error: interrupted").count(), 1, "{options:?}: {rest}");
+        assert!(rest.contains("was not written to one.raw"), "{options:?}: {rest}");
+        assert!(disks.bytes() == start, "{options:?}: an image was changed");
+    }
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! Standard input, as calls read it.
+//! Standard input, as calls and scripts read it.
 
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
+use std::sync::{LazyLock, Mutex, MutexGuard};
 
 use nix::unistd;
+
+use crate::interrupt;
 
 /// What descriptor 0 is when it is read: nothing is read ahead, so what a call leaves is there for the
 /// program's next reader, and a server that takes over a client's descriptors reads the client's.
@@ -10,6 +13,15 @@ pub(crate) struct StandardInput;
 
 impl Read for StandardInput {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        Ok(unistd::read(io::stdin(), buf)?)
+        let stdin = io::stdin();
+        interrupt::wait_for(&stdin)?;
+        Ok(unistd::read(stdin, buf)?)
     }
+}
+
+/// The lines of standard input. Whoever reads them goes on where the last one stopped.
+pub(crate) fn lines() -> MutexGuard<'static, BufReader<StandardInput>> {
+    static LINES: LazyLock<Mutex<BufReader<StandardInput>>> =
+        LazyLock::new(|| Mutex::new(BufReader::new(StandardInput)));
+    LINES.lock().unwrap_or_else(|e| e.into_inner())
 }

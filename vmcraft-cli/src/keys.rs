@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use vmcraft::Key;
 
 use crate::error::{Error, Result, message};
+use crate::input;
 
 /// The longest key that is read: as cryptsetup's.
 const MOST_BYTES: u64 = 8 << 20;
@@ -136,7 +137,7 @@ impl KeyReader {
     /// Asks for a key: of the argument of a call, or of a device.
     pub(crate) fn read(self, what: &str) -> std::result::Result<Key, NoKey> {
         if self.asks_nobody() {
-            return line_of(&mut io::stdin().lock());
+            return line_of(&mut *input::lines());
         }
         let terminal = if self.from_stdin {
             io::stdin().as_fd().try_clone_to_owned().map(File::from)

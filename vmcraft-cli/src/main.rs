@@ -20,6 +20,7 @@ mod prepared;
 mod report;
 mod shell;
 mod size;
+mod terminal;
 mod tools;
 
 use std::ffi::{OsStr, OsString};

@@ -10,12 +10,13 @@ use crate::error::{Error, Result, message};
 use crate::keys::{KeyOption, KeyReader};
 use crate::options::{Drive, GuestOptions, MountOption};
 use crate::prepared::Prepared;
-use crate::{logging, report};
+use crate::{interrupt, logging, report};
 
 impl GuestOptions {
     /// A handle with the disks added, not launched.
     pub(crate) fn guest(&self) -> Result<Guest> {
         logging::install();
+        interrupt::take_over().map_err(|e| message(format!("cannot take over signals: {e}")))?;
         let mut guest = Guest::new();
         for option in &self.keys {
             let KeyOption { selector, key } = KeyOption::parse(option)?;

@@ -14,6 +14,7 @@ use vmcraft_volume::lvm::mapper_name;
 
 use crate::error::{Result, message};
 use crate::options::{Drive, GuestOptions};
+use crate::{interrupt, terminal};
 
 /// What is shown, where, and to whom.
 #[derive(Debug, clap::Args)]
@@ -98,7 +99,9 @@ impl Mount {
     }
 
     fn show(&self, options: &Options, ready: Option<Ready>) -> Result<ExitCode> {
-        let signals = Signals::take_over().map_err(|e| message(format!("cannot take over signals: {e}")))?;
+        interrupt::leave_to_others();
+        let signals = Signals::take_over(terminal::give_back)
+            .map_err(|e| message(format!("cannot take over signals: {e}")))?;
         let options_of_guest = GuestOptions { only_looks: true, ..self.guest.clone() };
         let mut guest = options_of_guest.guest()?;
         let vfs = if self.devices {

@@ -11,12 +11,13 @@ use vmcraft::Key;
 
 use super::{ENDED, MOST_BYTES, NoKey};
 use crate::interrupt;
+use crate::terminal::Settings;
 
 /// Asks at a terminal until a line was typed. With `echo`, it is shown.
 pub(super) fn ask(terminal: &File, question: &str, echo: bool) -> Result<Key, NoKey> {
     let failed = |e: io::Error| NoKey::Because(format!("cannot ask for a key at the terminal: {e}"));
     loop {
-        let typing = Typing::begin(terminal, echo).map_err(|e| failed(e.into()))?;
+        let typing = Typing::begin(terminal, echo).map_err(failed)?;
         let mut out = terminal;
         out.write_all(question.as_bytes()).map_err(failed)?;
         match typing.line().map_err(failed)? {
@@ -56,24 +57,27 @@ struct Typing<'a> {
     terminal: &'a File,
     before: Termios,
     echo: bool,
+    /// A signal that ends the process must not leave it so.
+    _settings: Settings,
 }
 
 impl<'a> Typing<'a> {
-    fn begin(terminal: &'a File, echo: bool) -> nix::Result<Self> {
+    fn begin(terminal: &'a File, echo: bool) -> io::Result<Self> {
         use SpecialCharacterIndices::{VEOL, VEOL2, VINTR, VQUIT, VSUSP};
         let before = termios::tcgetattr(terminal)?;
-        let mut typing = before.clone();
-        if !echo {
-            typing.local_flags.remove(LocalFlags::ECHO);
-        }
-        typing.local_flags.insert(LocalFlags::ICANON | LocalFlags::IEXTEN);
-        for (signal, end) in [(VINTR, VEOL), (VSUSP, VEOL2)] {
-            typing.control_chars[end as usize] = before.control_chars[signal as usize];
-            typing.control_chars[signal as usize] = _POSIX_VDISABLE;
-        }
-        typing.control_chars[VQUIT as usize] = _POSIX_VDISABLE;
-        termios::tcsetattr(terminal, SetArg::TCSAFLUSH, &typing)?;
-        Ok(Self { terminal, before, echo })
+        let settings = Settings::keep(terminal.try_clone()?, "\n")?;
+        settings.change(|typing| {
+            if !echo {
+                typing.local_flags.remove(LocalFlags::ECHO);
+            }
+            typing.local_flags.insert(LocalFlags::ICANON | LocalFlags::IEXTEN);
+            for (signal, end) in [(VINTR, VEOL), (VSUSP, VEOL2)] {
+                typing.control_chars[end as usize] = before.control_chars[signal as usize];
+                typing.control_chars[signal as usize] = _POSIX_VDISABLE;
+            }
+            typing.control_chars[VQUIT as usize] = _POSIX_VDISABLE;
+        })?;
+        Ok(Self { terminal, before, echo, _settings: settings })
     }
 
     /// The next line.

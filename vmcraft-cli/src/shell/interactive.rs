@@ -1,6 +1,8 @@
 //! The prompt.
 
 use std::cell::RefCell;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -20,6 +22,7 @@ use crate::shell::complete::{Candidate, Surroundings, complete};
 use crate::shell::prompt::Prompt;
 use crate::shell::script::{Lines, Script};
 use crate::shell::session::Session;
+use crate::terminal::Settings;
 
 /// How many lines the history keeps.
 const HISTORY_LINES: usize = 10_000;
@@ -130,6 +133,10 @@ struct Asked {
 impl Lines for Asked {
     fn next(&mut self, more: bool) -> Result<Option<BString>> {
         let mut editor = self.editor.borrow_mut();
+        let unusable = |e: io::Error| message(format!("cannot use the terminal: {e}"));
+        let terminal = io::stdin().as_fd().try_clone_to_owned().map_err(unusable)?;
+        // While a line is typed, the terminal is raw, and marks what is pasted.
+        let _settings = Settings::keep(terminal.into(), "\x1b[?2004l\n").map_err(|e| unusable(e.into()))?;
         let line = if more { editor.readline("> ") } else { editor.readline(&self.prompt) };
         match line {
             Ok(line) => Ok(Some(line.into())),

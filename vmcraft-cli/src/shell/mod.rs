@@ -63,6 +63,10 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if options.serve {
         return remote::serve(session);
     }
+    if !options.asks() {
+        // ^C between two commands is as one in them: what is not written then must be said.
+        interrupt::running_to_the_end();
+    }
     if let Some(pid) = &options.remote {
         session.set_remote(remote::Client::new(pid)?);
     }

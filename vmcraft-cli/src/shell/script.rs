@@ -1,13 +1,15 @@
 //! Where lines come from: a file, standard input, an option, a program's output, a person.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
 use bstr::{BString, ByteSlice};
 use vmcraft::Key;
 
-use crate::error::{Result, message};
+use crate::error::{Error, Result, message};
+use crate::input;
+use crate::interrupt::{self, Interruptible};
 use crate::report::Location;
 use crate::shell::syntax;
 
@@ -33,7 +35,7 @@ impl Script {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|e| message(format!("{name}: cannot open: {e}")))?;
-        Ok(Self::from_reader(file, name))
+        Ok(Self::from_reader(Interruptible(file), name))
     }
 
     /// The lines of standard input. A command that reads `-` gets what follows it there.
@@ -104,8 +106,10 @@ impl Script {
 
 fn read_line(reader: &mut dyn BufRead) -> Result<Option<BString>> {
     let mut line = Vec::new();
-    let n =
-        reader.read_until(b'\n', &mut line).map_err(|e| message(format!("cannot read the script: {e}")))?;
+    let n = reader.read_until(b'\n', &mut line).map_err(|e| match interrupt::pending() {
+        true => Error::Interrupted,
+        false => message(format!("cannot read the script: {e}")),
+    })?;
     if line.ends_with(b"\n") {
         line.pop();
     }
@@ -120,13 +124,12 @@ impl<R: BufRead> Lines for ReadLines<R> {
     }
 }
 
-/// Standard input through the process's own buffer, so that a command that reads it goes on where
-/// the script stopped.
+/// Those of standard input.
 struct StdinLines;
 
 impl Lines for StdinLines {
     fn next(&mut self, _more: bool) -> Result<Option<BString>> {
-        read_line(&mut io::stdin().lock())
+        read_line(&mut *input::lines())
     }
 }
 

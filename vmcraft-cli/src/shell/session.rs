@@ -146,6 +146,7 @@ impl Session {
     pub(crate) fn conclude(&mut self, result: Result<()>) -> Result<()> {
         self.finish();
         let _running = interrupt::running();
+        let result = result.and_then(|()| self.go_on());
         let is_ready = self.remote.is_none() && self.guest.is_ready().unwrap_or(false);
         if !is_ready {
             return result;
@@ -204,10 +205,28 @@ impl Session {
     /// Runs lines to the end, to `exit` or to the first command that fails.
     pub(crate) fn run_script(&mut self, script: &mut Script) -> Result<()> {
         while !self.wants_exit {
-            let Some(line) = script.next_line()? else { break };
+            let line = script.next_line();
+            self.go_on()?;
+            let Some(line) = line? else { break };
             self.run_line(&line, script)?;
         }
         Ok(())
+    }
+
+    /// Between two commands: an error, which was reported, if ^C came.
+    fn go_on(&self) -> Result<()> {
+        if interrupt::pending() {
+            self.report_failure(None, &Error::Interrupted);
+            return Err(Error::Interrupted);
+        }
+        Ok(())
+    }
+
+    /// Says that a command failed, and of ^C, which ends all that are one inside another, once.
+    fn report_failure(&self, location: Option<&report::Location>, error: &Error) {
+        if self.inline_depth == 0 || !matches!(error, Error::Interrupted) {
+            report::error(location, error);
+        }
     }
 
     /// Runs one line. What fails is reported here; the error only says that it was.
@@ -235,6 +254,7 @@ impl Session {
             if self.wants_exit {
                 break;
             }
+            self.go_on()?;
             let (command, tolerate_failure) =
                 syntax::from_words(words).ok_or_else(|| message("empty command on the command line"))?;
             self.tolerates_failure = tolerate_failure;
@@ -266,7 +286,7 @@ impl Session {
         match error {
             Error::BrokenPipe => return Err(error),
             Error::Reported => {}
-            _ => report::error(location, &error),
+            _ => self.report_failure(location, &error),
         }
         match error {
             Error::Interrupted => Err(error),

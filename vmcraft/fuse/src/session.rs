@@ -124,8 +124,8 @@ pub struct Signals(Arc<Mutex<Option<Mounted>>>);
 
 impl Signals {
     /// Takes the signals over. Called before the process starts its first thread, so that all threads
-    /// have them blocked.
-    pub fn take_over() -> io::Result<Self> {
+    /// have them blocked. `at_end` is called before a signal ends the process.
+    pub fn take_over(at_end: fn()) -> io::Result<Self> {
         let mut signals = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             signals.add(signal);
@@ -140,7 +140,10 @@ impl Signals {
             let _ = signals.thread_unblock();
             match mounted {
                 Some(mounted) => mounted.unmount(),
-                None => drop(raise(signal)),
+                None => {
+                    at_end();
+                    let _ = raise(signal);
+                }
             }
             loop {
                 thread::park();
