@@ -54,6 +54,38 @@ fn what_lacks_a_disk_is_listed_with_the_reason() {
     }
 }
 
+#[test] // A volume that does without an image says so, and one that lacks nothing does not.
+fn degraded_logical_volumes_are_told_from_whole_ones() {
+    let case = testkit::volumes::case("lvm-degraded");
+    let done = output(Command::new(binary()).args(["filesystems", "--json"]).args(&case.disks));
+    let warnings = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{warnings}");
+    let tree: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+    let first = &tree[0];
+    let note = first["note"].as_str().unwrap_or_default();
+    assert!(note.starts_with("the group lacks QtFGro-"), "{note}");
+    let volumes = first["children"].as_array().expect("volumes");
+    for device in &case.devices {
+        let node = volumes.iter().find(|node| node["name"] == *device.name);
+        let node = node.unwrap_or_else(|| panic!("{}: not on the first disk", device.name));
+        let kind = device.facts["type"].as_str().expect("a type");
+        let note = node["note"].as_str();
+        let expected = match kind {
+            "linear" => None,
+            _ if kind.starts_with("raid") => Some("degraded: "),
+            _ => continue,
+        };
+        let short = device.name.trim_start_matches("/dev/vg/");
+        assert_eq!(note.is_some(), expected.is_some(), "{short}: {note:?}");
+        if let Some(note) = note {
+            assert!(note.starts_with(&format!("degraded: {short}_rimage_")), "{short}: {note}");
+            assert!(note.ends_with(" is missing"), "{short}: {note}");
+            assert!(warnings.contains(&format!("vmcraft: warning: {}: {note}\n", device.name)), "{warnings}");
+        }
+    }
+    assert!(!warnings.contains("WARN"), "{warnings}");
+}
+
 #[test]
 fn no_disk_is_an_error_that_says_what_to_do() {
     let done = output(Command::new(binary()).arg("filesystems"));

@@ -53,6 +53,12 @@ impl Stack {
         found
     }
 
+    /// Says of the logical volumes that are open which of them are degraded.
+    pub(super) fn degraded_logical_volumes(&self) -> Vec<String> {
+        let of_lvm = self.of_kind(Kind::LogicalVolume).filter(|volume| volume.disk.is_ok());
+        of_lvm.filter_map(|volume| Some(format!("{}: {}", volume.name, volume.note.as_ref()?))).collect()
+    }
+
     /// Says of the copies of physical volumes that are in their own group's volumes that they are not used.
     pub(super) fn note_copies(&mut self) -> Vec<String> {
         let copies = self.containers_of_kind(MEMBER).filter_map(|member| {
@@ -100,10 +106,12 @@ impl Stack {
         self.of_kind(Kind::LogicalVolume).filter(is_below).filter_map(group).collect()
     }
 
-    /// Says of each physical volume which group it belongs to.
+    /// Says of each physical volume which group it belongs to, and what that lacks.
     fn note_members(&mut self, group: &VolumeGroup, is_double: bool) {
+        let missing: Vec<_> = group.missing().iter().map(ToString::to_string).collect();
+        let lacks = (!missing.is_empty()).then(|| format!("the group lacks {}", missing.join(", ")));
         let present = group.backing.iter().flat_map(|backing| match backing {
-            Backing::Present(volume) => vec![(volume.member.name.clone(), None)],
+            Backing::Present(volume) => vec![(volume.member.name.clone(), lacks.clone())],
             Backing::Missing => Vec::new(),
             Backing::Duplicate(names) => {
                 let note = format!("one of several with the same UUID ({}): not used", names.join(", "));
@@ -138,42 +146,47 @@ fn logical_volume(group: &VolumeGroup, volume: &LogicalVolume) -> Found {
         Some(reason) => Err(reason),
         None => group.open(&volume.name).map_err(|e| e.to_string()),
     };
-    let missing = group.missing();
-    let note = (device.is_ok() && !missing.is_empty()).then(|| {
-        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        format!("volume group {} lacks {}", group.name(), missing.join(", "))
-    });
+    let made_of = made_of(group, volume);
+    let degraded = group.degraded();
+    let notes: Vec<_> =
+        made_of.iter().filter_map(|part| degraded.get(&part.name)).map(String::as_str).collect();
     Found {
         name: format!("/dev/{}/{}", group.name(), volume.name),
         aliases: vec![format!("{}{}", super::MAPPER, lvm::mapper_name(group.name(), &volume.name))],
         kind: Kind::LogicalVolume,
         layout: Some(types.join("+")),
-        note,
-        below: below(group, volume),
+        note: (device.is_ok() && !notes.is_empty()).then(|| notes.join("; ")),
+        below: below(group, &made_of),
         device,
     }
 }
 
-/// The devices that a logical volume lies on, through the volumes that it is made of.
-fn below(group: &VolumeGroup, volume: &LogicalVolume) -> Vec<String> {
+/// A logical volume, and all that it is made of.
+fn made_of<'a>(group: &'a VolumeGroup, volume: &'a LogicalVolume) -> Vec<&'a LogicalVolume> {
     let mut seen = BTreeSet::from([volume.name.as_str()]);
     let mut next = vec![volume];
-    let mut entries = BTreeSet::new();
+    let mut all = Vec::new();
     while let Some(volume) = next.pop() {
+        all.push(volume);
         // Snapshots are tied to their origin by hidden volumes, which name both.
         let ties = group.metadata.logical_volumes.iter().flat_map(|lv| &lv.segments).filter(|segment| {
             matches!(&segment.kind, SegmentKind::Snapshot { origin, cow, .. }
                 if *origin == volume.name || *cow == volume.name)
         });
-        for segment in volume.segments.iter().chain(ties) {
-            entries.extend(segment.physical_areas().into_iter().map(|(entry, ..)| entry));
-            for name in segment.volumes() {
-                if seen.insert(name) {
-                    next.extend(group.metadata.logical_volume(name));
-                }
+        for name in volume.segments.iter().chain(ties).flat_map(|segment| segment.volumes()) {
+            if seen.insert(name) {
+                next.extend(group.metadata.logical_volume(name));
             }
         }
     }
+    all
+}
+
+/// The devices that a logical volume lies on, through the volumes that it is made of.
+fn below(group: &VolumeGroup, made_of: &[&LogicalVolume]) -> Vec<String> {
+    let segments = made_of.iter().flat_map(|volume| &volume.segments);
+    let entries: BTreeSet<_> =
+        segments.flat_map(|segment| segment.physical_areas()).map(|(entry, ..)| entry).collect();
     let pairs = group.metadata.physical_volumes.iter().zip(&group.backing);
     let devices = pairs.filter(|(entry, _)| entries.contains(entry.id.as_str()));
     let names = devices.filter_map(|(_, backing)| match backing {

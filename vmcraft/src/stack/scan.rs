@@ -81,6 +81,7 @@ impl Stack {
             array.warnings.iter().map(move |warning| format!("{name}: {warning}"))
         }));
         warnings.extend(self.lvm.warnings.iter().cloned());
+        warnings.extend(self.degraded_logical_volumes());
         warnings.extend(self.note_copies());
         warnings.extend(self.close_gone());
         warnings

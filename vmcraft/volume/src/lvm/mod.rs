@@ -18,6 +18,7 @@ mod segment;
 mod text;
 mod uuid;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmcraft_block::BlockDevice;
@@ -221,6 +222,12 @@ impl VolumeGroup {
     pub fn open(&self, name: &str) -> Result<Arc<dyn BlockDevice>> {
         let mut shared = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         activate::open(self, &mut shared, name)
+    }
+
+    /// What the volumes that are open do without, by their names: RAID volumes and mirrors of which something is missing,
+    /// has failed or is out of date. Among them are hidden ones, which others are made of.
+    pub fn degraded(&self) -> BTreeMap<String, String> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).degraded().clone()
     }
 
     /// Takes the snapshots that writes to their origins have made invalid since the last time.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Opener;
 use crate::dm::Content;
 use crate::dm::mirror::{Log, Mirror, Regions};
-use crate::lvm::segment::{Area, Segment};
+use crate::lvm::segment::{Area, AreaOn, Segment};
 use crate::{Error, Result};
 
 /// Opens a mirror. Legs that are missing are left out.
@@ -17,11 +17,16 @@ pub(super) fn open(
     region_size: u64,
 ) -> Result<Content> {
     let (mut legs, mut missing) = (Vec::with_capacity(images.len()), Vec::new());
+    let mut without = Vec::new();
     for image in images {
         match opener.area(image) {
             Ok(leg) => legs.push(Some(leg)),
             Err(Error::Incomplete(why)) => {
                 missing.push(why);
+                without.push(match &image.on {
+                    AreaOn::Lv(name) => format!("{name} is missing"),
+                    AreaOn::Pv(_) => "a leg is missing".to_owned(),
+                });
                 legs.push(None);
             }
             Err(error) => return Err(error),
@@ -39,8 +44,8 @@ pub(super) fn open(
             other => other,
         },
     )?;
-    for why in missing {
-        tracing::warn!("the mirror is read-only: {why}");
+    if !without.is_empty() {
+        opener.note_degraded(format!("degraded, and read-only: {}", without.join("; ")));
     }
     Ok(Content::Device { device: Arc::new(mirror), offset: 0 })
 }

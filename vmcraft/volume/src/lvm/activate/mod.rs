@@ -11,7 +11,7 @@ mod snapshot;
 mod stripes;
 mod thin;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use vmcraft_block::{BlockDevice, ReadOnly};
@@ -39,6 +39,15 @@ pub(super) struct Shared {
     pools: HashMap<String, Arc<Pool>>,
     /// Origins with their snapshots, by the names of the origins.
     families: HashMap<String, Arc<Family>>,
+    /// What open volumes do without, by the names of the volumes.
+    degraded: BTreeMap<String, String>,
+}
+
+impl Shared {
+    /// What the open volumes with these names do without.
+    pub(super) fn degraded(&self) -> &BTreeMap<String, String> {
+        &self.degraded
+    }
 }
 
 /// Opens a volume as users see it.
@@ -113,6 +122,16 @@ impl<'a> Opener<'a> {
         };
         self.shared.volumes.insert(name.into(), Arc::clone(&device));
         Ok(device)
+    }
+
+    /// Remembers what the volume that is being opened does without.
+    fn note_degraded(&mut self, what: String) {
+        let name = self.path.last().cloned().unwrap_or_default();
+        self.shared
+            .degraded
+            .entry(name)
+            .and_modify(|known| *known = format!("{known}; {what}"))
+            .or_insert(what);
     }
 
     /// Another volume of the group as its segments make it, without what its snapshots need. Opened once, and shared.

@@ -68,6 +68,7 @@ pub(super) fn open(
     // What is not there, or marked as failed: what is written without it is recorded. And what is not whole otherwise:
     // nothing is written without it.
     let (mut lost, mut other) = (Vec::new(), Vec::new());
+    let mut without = Vec::new();
     let mut gone = Vec::new();
     let mut legs = Vec::new();
     let mut members = Vec::with_capacity(found.len());
@@ -77,12 +78,14 @@ pub(super) fn open(
             Ok(image) if !has_failed(position) => image,
             Ok(_) => {
                 lost.push(format!("{name} has failed"));
+                without.push(format!("{name} has failed"));
                 gone.push(position);
                 members.push(None);
                 continue;
             }
             Err(why) => {
                 lost.push(why);
+                without.push(format!("{name} is missing"));
                 gone.push(position);
                 members.push(None);
                 continue;
@@ -138,7 +141,13 @@ pub(super) fn open(
         (_, None) => Some("its superblocks cannot say which images are missing".into()),
         _ => None,
     };
-    tracing::warn!("{title} is degraded: {left_out}");
+    without.extend(other.iter().cloned());
+    let without = without.join("; ");
+    opener.note_degraded(match &refusal {
+        None => format!("degraded: {without}"),
+        Some(_) if !other.is_empty() => format!("degraded, and read-only: {without}"),
+        Some(why) => format!("degraded, and read-only: {without}; {why}"),
+    });
     let refusal = refusal.map(|why| format!("{title} is degraded, and read-only: {why}"));
     let record = legs.map(|legs| Record::new(Box::new(legs), bitmap, &geometry));
     Ok(Content::Device { device: Arc::new(Recorded { inner: raid, record, refusal }), offset: 0 })
