@@ -288,3 +288,62 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
     let (new, _) = disks.succeed("primary.img", 60, &["--resize-force", "/dev/sda3=10M"]);
     assert_eq!(partitions(&new)[2], "3 : start= 55296, size= 20480, type=83");
 }
+
+#[test] // What virt-resize 1.48 prints, line for line, but for the marks of time and what is copied at once.
+fn programs_are_told_what_happens() {
+    let disks = Disks::new();
+    let run = |options: &[&str]| output(Command::new(&disks.program).args(options));
+    let features = run(&["--machine-readable"]);
+    assert!(features.status.success());
+    let features = String::from_utf8_lossy(&features.stdout).into_owned();
+    assert_eq!(
+        features.lines().collect::<Vec<_>>(),
+        ["virt-resize", "32bitok", "128-sector-alignment", "alignment", "align-first", "infile-uri"]
+    );
+    for (options, why) in [
+        (&["--machine-readable=json"][..], "not of the form fd:N, file:NAME"),
+        (&["--machine-readable", "one.img"], "2 values required"),
+        (&["--machine-readable=fd:999", "one.img", "two.img"], "--machine-readable: No such file"),
+        (&[], "required arguments were not provided"),
+    ] {
+        let done = run(options);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(!done.status.success() && said.contains(why), "{options:?}: {said}");
+    }
+
+    let (_, said) = disks.succeed("primary.img", 128, &["--machine-readable", "--expand", "/dev/sda3"]);
+    let (json, others): (Vec<_>, Vec<_>) = said.lines().partition(|line| line.starts_with('{'));
+    let told: Vec<_> = json.iter().map(|line| message(line)).collect();
+    let of = |at: usize| told[at].1.as_str();
+    assert_eq!(told[0].0, "message");
+    assert!(of(0).starts_with("Examining "), "{told:?}");
+    assert_eq!((told[1].0.as_str(), of(1)), ("info", "/dev/sda1: This partition will be left alone."));
+    assert_eq!(of(told.len() - 2), "Expanding /dev/sda3 using the ‘resize2fs’ method");
+    assert!(of(told.len() - 1).starts_with("Resize operation completed with no errors."), "{told:?}");
+    // Each is among the lines for people too.
+    for (_, said) in &told {
+        assert!(others.iter().any(|line| line.ends_with(said.as_str())), "{said}");
+    }
+    // The last word on each partition is that all of it was copied.
+    assert!(others.contains(&"38797312/38797312"), "{said}");
+
+    // People and programs can have streams of their own.
+    let log = disks.dir.path().join("log");
+    let to_log = format!("--machine-readable=file:{}", text(&log));
+    let (_, done) = disks.resize("primary.img", 60, &["--quiet", &to_log]);
+    assert!(!done.status.success());
+    let log = fs::read_to_string(&log).expect("made");
+    let last = message(log.lines().last().expect("lines"));
+    assert_eq!(last.0, "error");
+    assert!(last.1.starts_with("There is a deficit of 5537792 bytes"), "{log}");
+    assert!(done.stdout.is_empty());
+}
+
+/// The type and the text of a message, whose other field is a mark of time.
+fn message(line: &str) -> (String, String) {
+    let json: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+    let field = |name: &str| json[name].as_str().expect("text").to_owned();
+    assert_eq!(json.as_object().map(|fields| fields.len()), Some(3), "{line}");
+    assert!(field("timestamp").starts_with("20"), "{line}");
+    (field("type"), field("message"))
+}

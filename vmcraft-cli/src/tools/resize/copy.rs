@@ -11,6 +11,9 @@ use super::plan::Plan;
 /// How much is copied at once.
 const STEP: usize = 1 << 20;
 
+/// How much is copied from one word on progress to the next.
+const PROGRESS: u64 = 64 << 20;
+
 /// The boot code of an MBR, which ends where the disk's signature and the partitions stand.
 const BOOT_CODE: u64 = 440;
 
@@ -21,7 +24,7 @@ pub(super) fn boot_loader(
     plan: &Plan,
     table: &PartitionTable,
 ) -> io::Result<()> {
-    range(source, 0, target, 0, BOOT_CODE, false)?;
+    range(source, 0, target, 0, BOOT_CODE, false, &mut |_| ())?;
     let first = match table.kind {
         TableKind::Mbr => 1,
         // The header, and 16 KiB of entries.
@@ -33,13 +36,14 @@ pub(super) fn boot_loader(
     match end.checked_sub(first) {
         Some(sectors) => {
             let at = first * plan.sector_size;
-            range(source, at, target, at, sectors * plan.sector_size, true)
+            range(source, at, target, at, sectors * plan.sector_size, true, &mut |_| ())
         }
         None => Ok(()),
     }
 }
 
-/// Copies `len` bytes. With `sparse`, what reads as zeros takes no space on the target.
+/// Copies `len` bytes. With `sparse`, what reads as zeros takes no space on the target. `progress` is told how many
+/// were copied, now and then and at the end.
 pub(super) fn range(
     source: &Arc<dyn BlockDevice>,
     from: u64,
@@ -47,10 +51,15 @@ pub(super) fn range(
     to: u64,
     len: u64,
     sparse: bool,
+    progress: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
     let mut buf = vec![0; STEP];
-    let mut done = 0;
+    let (mut done, mut told) = (0, 0);
     while done < len {
+        if done - told >= PROGRESS {
+            progress(done);
+            told = done;
+        }
         let hole = match source.extents() {
             Some(extents) if sparse => Some(extents.extent_at(from + done)?).filter(|extent| extent.is_hole),
             _ => None,
@@ -71,6 +80,7 @@ pub(super) fn range(
         }
         done += step as u64;
     }
+    progress(len);
     Ok(())
 }
 

@@ -1,13 +1,17 @@
 //! `virt-resize`: copies a disk onto another, with partitions of other sizes.
 
 mod copy;
+mod machine;
 mod plan;
 
+use std::cell::RefCell;
 use std::io::Write;
+use std::ops::Deref;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use uuid::Uuid;
 use vmcraft::{DeviceName, DriveOptions, Guest};
 use vmcraft_block::image::{self, Format, OpenOptions};
@@ -19,11 +23,12 @@ use vmcraft_volume::partition::{
 };
 use vmcraft_volume::signature;
 
+use self::machine::{FEATURES, Machine};
 use self::plan::{Fate, Part, Plan};
 use crate::error::{Error, Result, message};
 use crate::open::state_directory;
 use crate::tools::Tool;
-use crate::{logging, report};
+use crate::{interrupt, logging, report};
 
 /// File systems that are made larger with their partition.
 const EXPANDABLE: &[&str] = &["ext2", "ext3", "ext4"];
@@ -135,16 +140,76 @@ pub(super) struct Resize {
     #[arg(short = 'x')]
     trace: bool,
 
-    /// The disk that is copied
-    indisk: String,
+    /// Also print messages and progress for programs; without disks, print what this version can do
+    #[arg(
+        long,
+        value_name = "fd:N|file:NAME|stream:stdout|stream:stderr",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        value_parser = Machine::parse,
+    )]
+    machine_readable: Option<Machine>,
 
-    /// The disk that is written
-    outdisk: String,
+    /// Taken for virt-resize's sake
+    #[arg(long, hide = true)]
+    debug_gc: bool,
+
+    /// The disk that is copied, and the disk that is written
+    #[arg(value_names = ["INDISK", "OUTDISK"], num_args = 2, required_unless_present = "machine_readable")]
+    disks: Vec<String>,
 }
 
 impl Tool for Resize {
     fn run(self) -> Result<ExitCode> {
+        let machine = match &self.machine_readable {
+            None => None,
+            Some(machine) => Some(machine.open().map_err(|e| message(format!("--machine-readable: {e}")))?),
+        };
+        let [indisk, outdisk] = match <[String; 2]>::try_from(self.disks.clone()) {
+            Ok(disks) => disks,
+            Err(_) => return features(machine),
+        };
+        let resizing = Resizing { options: self, indisk, outdisk, machine: RefCell::new(machine) };
+        let result = resizing.run();
+        if let Err(error) = &result {
+            resizing.tell("error", &error.to_string());
+        }
+        result
+    }
+}
+
+/// Says what this version can do.
+fn features(machine: Option<Box<dyn Write>>) -> Result<ExitCode> {
+    let text: String = FEATURES.iter().map(|name| format!("{name}\n")).collect();
+    let mut out = machine.unwrap_or_else(|| Box::new(std::io::stdout()));
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::output(&e))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A disk that is resized onto another.
+struct Resizing {
+    options: Resize,
+    /// The disk that is copied.
+    indisk: String,
+    /// The disk that is written.
+    outdisk: String,
+    /// Where programs are told what happens.
+    machine: RefCell<Option<Box<dyn Write>>>,
+}
+
+impl Deref for Resizing {
+    type Target = Resize;
+
+    fn deref(&self) -> &Resize {
+        &self.options
+    }
+}
+
+impl Resizing {
+    fn run(&self) -> Result<ExitCode> {
         logging::install();
+        interrupt::take_over().map_err(|e| message(format!("cannot take over signals: {e}")))?;
         logging::set_verbose(self.verbose);
         let started = Instant::now();
         self.step(started, &format!("Examining {}", self.indisk))?;
@@ -175,7 +240,10 @@ impl Tool for Resize {
             let bytes = part.len.min(len) * plan.sector_size;
             let from = part.start * plan.sector_size;
             let to = part.target.0 * plan.sector_size;
-            copy::range(&source, from, &target, to, bytes, !self.no_sparse).map_err(failed)?;
+            copy::range(&source, from, &target, to, bytes, !self.no_sparse, &mut |done| {
+                self.progress(done, bytes);
+            })
+            .map_err(failed)?;
         }
         target.flush().map_err(failed)?;
         drop(target);
@@ -187,7 +255,7 @@ impl Tool for Resize {
             self.step(started, &format!("Expanding {name} using the ‘resize2fs’ method"))?;
             self.expand_volume(name)?;
         }
-        self.say(
+        self.info(
             "\nResize operation completed with no errors.  Before deleting the old disk, carefully check that \
              the resized disk boots and works correctly.",
         )?;
@@ -195,7 +263,7 @@ impl Tool for Resize {
     }
 }
 
-impl Resize {
+impl Resizing {
     /// What the options say of each partition.
     fn decide(&self, plan: &mut Plan, source: &Arc<dyn BlockDevice>, disk: u64) -> Result<()> {
         for name in &self.ignore {
@@ -289,7 +357,7 @@ impl Resize {
                     let what = format!("{}: this version cannot expand a {kind} file system", part.name);
                     match self.unknown_filesystems.as_str() {
                         "error" => return Err(message(what)),
-                        "warn" => report::warning(&what),
+                        "warn" => self.warn(&what),
                         _ => {}
                     }
                 }
@@ -328,10 +396,10 @@ impl Resize {
                     text
                 }
             };
-            self.say(&format!("\n{}: {what}", part.name))?;
+            self.info(&format!("\n{}: {what}", part.name))?;
         }
         for name in &self.lv_expand {
-            self.say(&format!("\n{name}: This logical volume will be expanded to maximum size."))?;
+            self.info(&format!("\n{name}: This logical volume will be expanded to maximum size."))?;
         }
         let surplus = plan.surplus_bytes();
         if surplus > 0 {
@@ -341,7 +409,7 @@ impl Resize {
                 "The surplus space will be ignored.  Run a partitioning program in the guest to partition this \
                  extra space if you want."
             };
-            self.say(&format!("\nThere is a surplus of {}.  {rest}", human(surplus)))?;
+            self.info(&format!("\nThere is a surplus of {}.  {rest}", human(surplus)))?;
         }
         self.print("\n**********\n")
     }
@@ -407,19 +475,43 @@ impl Resize {
         if !self.no_expand_content && EXPANDABLE.contains(&kind.as_str()) {
             guest.resize2fs(device).map_err(failed)?;
         } else if !kind.is_empty() && kind != "swap" {
-            report::warning(&format!("{name}: it was expanded, and the {kind} on it was not"));
+            self.warn(&format!("{name}: it was expanded, and the {kind} on it was not"));
         }
         guest.commit().map_err(failed)
     }
 
     fn step(&self, started: Instant, what: &str) -> Result<()> {
+        self.tell("message", what);
         self.print(&format!("[{:6.1}] {what}\n", started.elapsed().as_secs_f64()))
     }
 
     /// A line that the program's name begins, behind empty lines.
-    fn say(&self, text: &str) -> Result<()> {
+    fn info(&self, text: &str) -> Result<()> {
         let line = text.trim_start_matches('\n');
+        self.tell("info", line);
         self.print(&format!("{}virt-resize: {line}\n", &text[..text.len() - line.len()]))
+    }
+
+    fn warn(&self, text: &str) {
+        self.tell("warning", text);
+        report::warning(&text);
+    }
+
+    /// Tells programs.
+    fn tell(&self, kind: &str, text: &str) {
+        if let Some(out) = self.machine.borrow_mut().as_mut() {
+            // What is done does not depend on somebody reading along.
+            let _ = out
+                .write_all(machine::line(kind, text, Timestamp::now()).as_bytes())
+                .and_then(|()| out.flush());
+        }
+    }
+
+    /// Tells programs how much is copied: on standard output, whatever the option says.
+    fn progress(&self, done: u64, all: u64) {
+        if self.machine_readable.is_some() {
+            let _ = writeln!(std::io::stdout(), "{done}/{all}");
+        }
     }
 
     fn print(&self, text: &str) -> Result<()> {
