@@ -31,6 +31,8 @@ pub(crate) struct DomainDisk {
     pub(crate) name: String,
     /// Its format as the XML has it.
     pub(crate) format: Option<String>,
+    /// Whether the domain itself may not write it.
+    pub(crate) is_read_only: bool,
 }
 
 /// The XML of a domain: of a file if there is one of this name, else as libvirt knows it by name or
@@ -133,6 +135,7 @@ struct RawDisk {
     format: Option<String>,
     source: Vec<(String, String)>,
     hosts: Vec<Vec<(String, String)>>,
+    is_read_only: bool,
 }
 
 fn local_name(element: &BytesStart<'_>) -> String {
@@ -160,6 +163,8 @@ fn open(path: &[String], element: &BytesStart<'_>, disk: &mut Option<RawDisk>) -
         disk.format = get(&attributes(element)?, "type").map(str::to_owned);
     } else if is_inside(path, &["devices", "disk", "target"]) {
         disk.target = get(&attributes(element)?, "dev").map(str::to_owned);
+    } else if is_inside(path, &["devices", "disk", "readonly"]) {
+        disk.is_read_only = true;
     } else if is_inside(path, &["devices", "disk", "source"]) {
         disk.source = attributes(element)?;
     } else if is_inside(path, &["devices", "disk", "source", "host"]) {
@@ -201,7 +206,8 @@ impl RawDisk {
                 ));
             }
         };
-        Ok(name.map(|name| DomainDisk { name, format: self.format }))
+        let is_read_only = self.is_read_only;
+        Ok(name.map(|name| DomainDisk { name, format: self.format, is_read_only }))
     }
 
     /// The URI of a network disk.
@@ -245,7 +251,17 @@ mod tests {
     }
 
     fn disk(name: &str, format: Option<&str>) -> DomainDisk {
-        DomainDisk { name: name.into(), format: format.map(str::to_owned) }
+        DomainDisk { name: name.into(), format: format.map(str::to_owned), is_read_only: false }
+    }
+
+    #[test]
+    fn disks_that_the_domain_only_reads_are_marked() {
+        let xml = domain(
+            "<disk type='file'><source file='/a'/><target dev='vda'/><readonly/></disk>
+             <disk type='file'><source file='/b'/><target dev='vdb'/></disk>",
+        );
+        let marked: Vec<_> = disks("x", &xml).unwrap().iter().map(|disk| disk.is_read_only).collect();
+        assert_eq!(marked, [true, false]);
     }
 
     #[test]

@@ -16,6 +16,33 @@ const MAX_DISKS: usize = 255;
 /// How large the disk is that `/dev/null` stands for.
 const NULL_DISK_BYTES: u64 = 4096;
 
+/// What becomes of a domain's disk that the domain itself only reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadOnlyDisk {
+    Write,
+    Read,
+    Ignore,
+    Error,
+}
+
+/// Checks what has no effect here, as libguestfs would.
+fn check_caching(
+    cachemode: Option<&str>,
+    discard: Option<&str>,
+    readonly: Option<bool>,
+) -> Result<(), &'static str> {
+    if !matches!(cachemode, None | Some("writeback" | "unsafe")) {
+        return Err("cachemode is writeback or unsafe");
+    }
+    if !matches!(discard, None | Some("disable" | "enable" | "besteffort")) {
+        return Err("discard is disable, enable or besteffort");
+    }
+    if readonly == Some(true) && discard == Some("enable") {
+        return Err("discard cannot be enabled on a read-only drive");
+    }
+    Ok(())
+}
+
 #[api(area = "drives")]
 impl Guest {
     /// Add a disk image to the handle
@@ -72,14 +99,8 @@ impl Guest {
         if iface.is_some_and(|iface| !is_word(iface)) {
             return wrong("iface is empty, or has other characters than letters, digits, - and _");
         }
-        if !matches!(cachemode, None | Some("writeback" | "unsafe")) {
-            return wrong("cachemode is writeback or unsafe");
-        }
-        if !matches!(discard, None | Some("disable" | "enable" | "besteffort")) {
-            return wrong("discard is disable, enable or besteffort");
-        }
-        if readonly == Some(true) && discard == Some("enable") {
-            return wrong("discard cannot be enabled on a read-only drive");
+        if let Err(what) = check_caching(cachemode, discard, readonly) {
+            return wrong(what);
         }
         let sector_size = match blocksize {
             None => None,
@@ -197,24 +218,51 @@ impl Guest {
     ///
     /// `dom` is the name or UUID of a domain, or a file with its XML. libvirt is asked through
     /// `virsh`, at `libvirturi` if it is given. With `readonly`, disks are opened even if the domain
-    /// runs. CD-ROM and floppy drives are left out; `iface` has no effect here. The result is how
-    /// many disks there are.
+    /// runs. CD-ROM and floppy drives are left out. The result is how many disks there are.
+    ///
+    /// - `readonlydisk` says what becomes of a disk that the domain itself only reads, unless
+    ///   `readonly` is given: `write` (the default) opens it as the others, `read` opens it read-only,
+    ///   `ignore` leaves it out, `error` is an error.
+    /// - `live` is refused: it needs an agent in the running guest.
+    /// - `cachemode`, `discard` and `copyonread` are as for `add-drive`. `iface` and `allowuuid` have
+    ///   no effect here.
     ///
     /// ```guestfish
     /// add-domain web1 readonly:true
     /// ```
     #[call(alias = "domain")]
+    #[allow(clippy::too_many_arguments)] // libguestfs has them all
     pub fn add_domain(
         &mut self,
         dom: &str,
         libvirturi: Option<&str>,
         readonly: Option<bool>,
         iface: Option<&str>,
+        live: Option<bool>,
+        allowuuid: Option<bool>,
+        readonlydisk: Option<&str>,
+        cachemode: Option<&str>,
+        discard: Option<&str>,
+        copyonread: Option<bool>,
     ) -> Result<i32> {
-        let _ = iface;
+        let _ = (iface, allowuuid, copyonread);
+        let wrong = |what: &str| Error::Usage(format!("domain {dom:?}: {what}"));
+        if live == Some(true) {
+            return Err(wrong("live is not supported: it needs an agent inside the running guest"));
+        }
+        check_caching(cachemode, discard, readonly).map_err(wrong)?;
         let readonly = readonly.unwrap_or(false);
+        let of_read_only = match readonlydisk {
+            // All are.
+            _ if readonly => ReadOnlyDisk::Write,
+            None | Some("write") => ReadOnlyDisk::Write,
+            Some("read") => ReadOnlyDisk::Read,
+            Some("ignore") => ReadOnlyDisk::Ignore,
+            Some("error") => ReadOnlyDisk::Error,
+            Some(_) => return Err(wrong("readonlydisk is error, read, write or ignore")),
+        };
         let options = DriveOptions { read_only: readonly, allow_in_use: readonly, ..DriveOptions::default() };
-        self.add_domain_with(dom, libvirturi, &options)
+        self.add_domain_disks(dom, libvirturi, &options, of_read_only)
     }
 
     /// Open the disks
@@ -334,11 +382,35 @@ impl Guest {
         libvirturi: Option<&str>,
         options: &DriveOptions,
     ) -> Result<i32> {
-        let disks = libvirt::disks(dom, &libvirt::domain_xml(dom, libvirturi)?)?;
+        self.add_domain_disks(dom, libvirturi, options, ReadOnlyDisk::Write)
+    }
+
+    fn add_domain_disks(
+        &mut self,
+        dom: &str,
+        libvirturi: Option<&str>,
+        options: &DriveOptions,
+        of_read_only: ReadOnlyDisk,
+    ) -> Result<i32> {
+        let mut disks = libvirt::disks(dom, &libvirt::domain_xml(dom, libvirturi)?)?;
+        match of_read_only {
+            ReadOnlyDisk::Ignore => disks.retain(|disk| !disk.is_read_only),
+            ReadOnlyDisk::Error => {
+                if let Some(disk) = disks.iter().find(|disk| disk.is_read_only) {
+                    return Err(Error::Usage(format!(
+                        "domain {dom:?}: {}: the domain only reads this disk, and readonlydisk is error",
+                        disk.name
+                    )));
+                }
+            }
+            ReadOnlyDisk::Read | ReadOnlyDisk::Write => {}
+        }
         for disk in &disks {
             let format = disk.format.as_deref().map(str::parse).transpose();
             let format = format.map_err(|e| Error::Usage(format!("domain {dom:?}: {}: {e}", disk.name)))?;
-            self.add_drive_with(&disk.name, DriveOptions { format, ..options.clone() })?;
+            let is_read = disk.is_read_only && of_read_only == ReadOnlyDisk::Read;
+            let read_only = options.read_only || is_read;
+            self.add_drive_with(&disk.name, DriveOptions { format, read_only, ..options.clone() })?;
         }
         i32::try_from(disks.len()).map_err(|_| Error::Usage(format!("domain {dom:?}: it has too many disks")))
     }
