@@ -105,3 +105,18 @@ fn inspection() {
 fn language() {
     compare("language");
 }
+
+#[test] // One that is not supported is refused by name, with the reason.
+fn every_command_of_guestfish_is_known() {
+    let dir = testkit::tempdir();
+    let list = testkit::workspace().join("tests/golden/guestfish/commands.txt");
+    let commands = std::fs::read_to_string(list).expect("the commands");
+    let script = dir.path().join("script");
+    let lines: String = commands.lines().chain(["nonesuch"]).map(|name| format!("-help {name}\n")).collect();
+    std::fs::write(&script, lines).expect("own directory");
+    let done = output(Command::new(named("guestfish", dir.path())).arg("-f").arg(&script));
+    let said = String::from_utf8_lossy(&done.stderr);
+    let unknown: Vec<_> = said.lines().filter(|line| line.contains("unknown command")).collect();
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert!(unknown[0].contains("nonesuch"), "{unknown:?}");
+}

@@ -103,6 +103,28 @@ fn virt_inspector() {
     compare("virt-inspector");
 }
 
+#[test] // An option that is not supported is refused by name, with the reason.
+fn every_option_of_the_real_tools_is_known() {
+    let dir = testkit::tempdir();
+    let list = testkit::workspace().join("tests/golden/tools/options.txt");
+    let list = std::fs::read_to_string(list).expect("the options");
+    let mut unknown = Vec::new();
+    for line in list.lines() {
+        let (tool, options) = line.split_once(": ").expect("a tool and its options");
+        let program = named(tool, dir.path());
+        for option in options.split(' ') {
+            // What follows keeps the tool from doing what the option asks for; the first may be its value.
+            let nonesuch = ["--nonesuch-1", "--nonesuch-2"];
+            let done = output(Command::new(&program).arg(option).args(nonesuch));
+            let said = String::from_utf8_lossy(&done.stderr);
+            if said.contains(&format!("unexpected argument '{option}'")) {
+                unknown.push(format!("{tool} {option}"));
+            }
+        }
+    }
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
 #[test]
 fn virt_log() {
     compare("virt-log");

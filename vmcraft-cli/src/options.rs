@@ -76,7 +76,7 @@ pub(crate) struct GuestOptions {
     pub(crate) verbose: bool,
 
     /// Print each call and its result to standard error
-    #[arg(short = 'x', help_heading = "Messages")]
+    #[arg(short = 'x', long, help_heading = "Messages")]
     pub(crate) trace: bool,
 }
 

@@ -87,6 +87,10 @@ pub(crate) struct Changing {
     #[arg(long, value_name = "FORMAT", hide = true)]
     attach_format: Vec<String>,
 
+    /// Taken for virt-customize's sake
+    #[arg(long, hide = true)]
+    debug_gc: bool,
+
     /// Taken for virt-customize's sake: messages are not wrapped
     #[arg(long, hide = true)]
     wrap: bool,

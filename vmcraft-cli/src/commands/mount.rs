@@ -67,6 +67,10 @@ pub(crate) struct Mount {
     #[arg(long, hide = true)]
     selinux: bool,
 
+    /// Refused by name: no agent inside a running guest is asked
+    #[arg(long, hide = true)]
+    live: bool,
+
     /// Show which mount options there are
     #[arg(long, hide = true, exclusive = true)]
     fuse_help: bool,
@@ -147,6 +151,9 @@ impl Mount {
             return Err(message(
                 "nothing to show: use -i to find the guest's file systems, -m DEVICE[:DIR], or --devices",
             ));
+        }
+        if self.live {
+            return Err(message("--live: not supported: it needs an agent inside a running guest"));
         }
         if self.guest.rw {
             return Err(message(

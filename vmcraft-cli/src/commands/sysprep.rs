@@ -46,9 +46,17 @@ pub(crate) struct Sysprep {
     #[arg(long, value_name = "SCRIPT", hide = true)]
     script: Vec<String>,
 
-    /// Refused with --script
+    /// Taken for virt-sysprep's sake: it is of use with --script alone
     #[arg(long, value_name = "DIR", hide = true)]
     scriptdir: Option<String>,
+
+    /// Refused: it is for those who write libguestfs's manual
+    #[arg(long, hide = true)]
+    dump_pod: bool,
+
+    /// Refused, too
+    #[arg(long, hide = true)]
+    dump_pod_options: bool,
 
     /// Taken for virt-sysprep's sake: nothing that is mounted needs them
     #[arg(long, value_name = "OPTIONS", hide = true)]
@@ -66,8 +74,15 @@ impl Sysprep {
         }
         if !self.script.is_empty() {
             return Err(message(
-                "--script: this version shows a guest's tree to programs of the host for reading only; use --edit, \
-                 --upload, --delete and the others, or --firstboot",
+                "--script: not supported: a guest's tree is shown to programs of the host for reading only, and what is \
+                 changed here is all or nothing; use --edit, --copy-in, --delete and the others, or --firstboot for a \
+                 script that the guest runs, or run the script between virt-copy-out and virt-copy-in",
+            ));
+        }
+        if self.dump_pod || self.dump_pod_options {
+            return Err(message(
+                "--dump-pod: not supported: it prints a part of libguestfs's manual; --list-operations and --help say \
+                 what there is",
             ));
         }
         let mut operations = BTreeSet::new();

@@ -32,6 +32,10 @@ pub(crate) struct Unmount {
     /// Try once
     #[arg(long)]
     no_retry: bool,
+
+    /// Taken for guestunmount's sake: there is no more to say
+    #[arg(short, long, hide = true)]
+    verbose: bool,
 }
 
 impl Unmount {

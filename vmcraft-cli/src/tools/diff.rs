@@ -48,7 +48,7 @@ pub(super) struct Diff {
     atime: bool,
 
     /// Compare how many links directories have
-    #[arg(long)]
+    #[arg(long, aliases = ["dir-link", "dir-nlink", "dir-nlinks"])]
     dir_links: bool,
 
     /// Compare the times of directories

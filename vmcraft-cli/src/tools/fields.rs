@@ -31,7 +31,7 @@ pub(super) struct FieldOptions {
     pub(super) extra_stats: bool,
 
     /// Print the times
-    #[arg(long)]
+    #[arg(long, alias = "time")]
     pub(super) times: bool,
 
     /// Print the times as seconds since 1970
@@ -49,6 +49,7 @@ pub(super) struct FieldOptions {
     /// Compute checksums of files: md5 unless a type is given (crc, md5, sha1, sha224, sha256, …)
     #[arg(
         long,
+        alias = "checksums",
         value_name = "TYPE",
         num_args = 0..=1,
         require_equals = true,

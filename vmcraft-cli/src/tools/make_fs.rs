@@ -65,7 +65,7 @@ pub(super) struct MakeFs {
     fs_type: String,
 
     /// Say in detail what is done
-    #[arg(short, long)]
+    #[arg(short, long, alias = "debug")]
     verbose: bool,
 
     /// Print each call to standard error
