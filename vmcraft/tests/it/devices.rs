@@ -97,10 +97,7 @@ fn lvm_label() -> Vec<u8> {
     label[532] = 32;
     label[536..544].copy_from_slice(b"LVM2 001");
     label[544..576].copy_from_slice(b"abcdefghijklmnopqrstuvwxyz012345");
-    let crc = label[532..1024].iter().fold(0xf597_a6cf_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
-    });
-    label[528..532].copy_from_slice(&crc.to_le_bytes());
+    testkit::seal::lvm_label(&mut label[512..]);
     label
 }
 

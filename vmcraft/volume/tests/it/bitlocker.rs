@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use testkit::corpus::{self, Row};
-use testkit::tempdir;
+use testkit::{seal, tempdir};
 use vmcraft_block::{BlockDevice, MemoryDevice};
 use vmcraft_volume::bitlocker::{BitLocker, ProtectorKind, State};
 use vmcraft_volume::{Error, Key, Member};
@@ -193,22 +193,7 @@ fn blocks(image: &[u8]) -> [usize; 3] {
 fn change_block(image: &mut [u8], block: usize, change: impl FnOnce(&mut [u8])) {
     let bytes = &mut image[block..block + (64 << 10)];
     change(bytes);
-    let size = usize::from(u16::from_le_bytes([bytes[at::SIZE], bytes[at::SIZE + 1]]));
-    let size = if bytes[at::VERSION] == 1 { size } else { size * 16 };
-    if (at::FIRST_ENTRY..bytes.len() - 8).contains(&size) {
-        let crc = crc32(&bytes[..size]);
-        bytes[size + 4..size + 8].copy_from_slice(&crc.to_le_bytes());
-    }
-}
-
-/// CRC-32, bit by bit.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0_u32, |crc, byte| {
-        (0..8).fold(
-            crc ^ u32::from(*byte),
-            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 },
-        )
-    })
+    seal::bitlocker(bytes);
 }
 
 /// Changes all three blocks alike.
@@ -687,9 +672,7 @@ fn flipped_bits_are_survived() {
         for at in 0..len.min(104) {
             let mut changed = whole.clone();
             changed[at] ^= 1 << (at % 8);
-            changed[checksum..checksum + 4].fill(0);
-            let crc = crc32(&changed);
-            changed[checksum..checksum + 4].copy_from_slice(&crc.to_le_bytes());
+            seal::crc32(&mut changed, checksum);
             volume.device.write_at(place, &changed).expect("writable");
             try_out(&volume, None);
         }

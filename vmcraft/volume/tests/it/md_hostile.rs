@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use testkit::seal;
 use vmcraft_block::MemoryDevice;
 use vmcraft_volume::Member;
 use vmcraft_volume::md;
@@ -11,26 +12,11 @@ use crate::md::{content, fixture, members, only};
 
 const SUPERBLOCK: usize = 4096;
 
-/// Makes the checksum of a superblock of version 1 fit.
-fn seal(superblock: &mut [u8]) {
-    superblock[216..220].fill(0);
-    let roles = u32::from_le_bytes([superblock[220], superblock[221], superblock[222], superblock[223]]);
-    let len =
-        usize::try_from(roles).expect("64 bits").saturating_mul(2).saturating_add(256).min(superblock.len());
-    // An odd number of roles leaves half a word.
-    let words = superblock[..len]
-        .chunks(4)
-        .map(|word| word.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)));
-    let sum: u64 = words.sum();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    superblock[216..220].copy_from_slice(&sum.to_le_bytes()[..4]);
-}
-
 /// Changes the superblock of version 1.2, and makes its checksum fit.
 fn patch(member: &mut [u8], change: impl FnOnce(&mut [u8])) {
     let superblock = &mut member[SUPERBLOCK..2 * SUPERBLOCK];
     change(superblock);
-    seal(superblock);
+    seal::md(superblock);
 }
 
 fn set<const N: usize>(superblock: &mut [u8], at: usize, bytes: [u8; N]) {
@@ -158,7 +144,7 @@ fn bad_blocks_are_not_read() {
         superblock[8] |= 8;
         let offset = i32::from_le_bytes(superblock[188..192].try_into().expect("four"));
         let log = usize::try_from(offset).expect("behind") * 512;
-        seal(superblock);
+        seal::md(superblock);
         member[log..log + 8].copy_from_slice(&((data + sector) << 10 | 4).to_le_bytes());
         member[log + 8..log + 16].fill(0xff);
         let start = usize::try_from(data + sector).expect("small") * 512;

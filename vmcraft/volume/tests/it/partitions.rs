@@ -219,9 +219,7 @@ fn gpt_with_forged_sizes_is_refused() {
         let mut bytes = good.clone();
         for start in [512, good.len() - 512] {
             bytes[start + at..start + at + value.len()].copy_from_slice(value);
-            bytes[start + 0x10..start + 0x14].fill(0);
-            let crc = crc32fast::hash(&bytes[start..start + 92]);
-            bytes[start + 0x10..start + 0x14].copy_from_slice(&crc.to_le_bytes());
+            testkit::seal::crc32(&mut bytes[start..start + 92], 0x10);
         }
         read_bytes(bytes).expect_err("it is forged").to_string()
     };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use testkit::{run, run_ok, tempdir};
+use testkit::{run, run_ok, seal, tempdir};
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::Error;
 use vmcraft_volume::dm::cache::{Cache, Mode};
@@ -108,10 +108,7 @@ fn damaged_metadata_is_named() {
         Cache::open(memory(bytes), origin(), Mode::Writethrough)
     };
     assert!(message(open(&|b| b[100] ^= 1)).contains("superblock of the cache's metadata (checksum)"));
-    let sealed = |b: &mut Vec<u8>| {
-        let sum = !crc32c::crc32c(&b[4..4096]) ^ 9_031_977;
-        b[..4].copy_from_slice(&sum.to_le_bytes());
-    };
+    let sealed = |b: &mut Vec<u8>| seal::dm(&mut b[..4096], seal::CACHE);
     assert!(
         message(open(&|b| {
             b[32] ^= 1;

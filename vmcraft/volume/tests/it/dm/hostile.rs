@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use testkit::device::Sparse;
-use testkit::{tempdir, volumes};
+use testkit::{seal, tempdir, volumes};
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::dm::thin::{Options, Pool};
 use vmcraft_volume::{Error, Member, lvm};
@@ -13,15 +13,9 @@ use vmcraft_volume::{Error, Member, lvm};
 use super::{content, memory, unpack};
 
 const BLOCK: usize = 4096;
-/// What the checksums of superblocks, nodes, bitmaps and indexes are combined with.
-const SEEDS: [u32; 4] = [160_774, 121_107, 240_779, 160_478];
 
 fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
-}
-
-fn sum(block: &[u8], seed: u32) -> u32 {
-    !crc32c::crc32c(&block[4..]) ^ seed
 }
 
 /// The metadata of the pool that Linux made, with blocks changed, and their checksums made to fit.
@@ -30,10 +24,9 @@ fn forged(good: &[u8], change: impl FnOnce(&mut [u8])) -> Arc<dyn BlockDevice> {
     change(&mut bytes);
     for (block, old) in bytes.chunks_exact_mut(BLOCK).zip(good.chunks_exact(BLOCK)) {
         if block != old
-            && let Some(seed) = SEEDS.iter().find(|seed| old[..4] == sum(old, **seed).to_le_bytes())
+            && let Some(kind) = seal::thin_kind(old)
         {
-            let new = sum(block, *seed);
-            block[..4].copy_from_slice(&new.to_le_bytes());
+            seal::dm(block, seal::THIN[kind]);
         }
     }
     memory(bytes)
@@ -161,10 +154,9 @@ fn a_transaction_that_lvm_does_not_expect_is_named() {
     let mut disks: Vec<_> = case.disks.iter().map(|disk| std::fs::read(disk).unwrap()).collect();
     let mut changed = 0;
     for block in disks.iter_mut().flat_map(|disk| disk.chunks_exact_mut(BLOCK)) {
-        if le64(block, 32) == 27_022_010 && block[..4] == sum(block, SEEDS[0]).to_le_bytes() {
+        if le64(block, 32) == 27_022_010 && seal::thin_kind(block) == Some(0) {
             block[48] ^= 0x40;
-            let new = sum(block, SEEDS[0]);
-            block[..4].copy_from_slice(&new.to_le_bytes());
+            seal::dm(block, seal::THIN[0]);
             changed += 1;
         }
     }
@@ -178,22 +170,13 @@ fn a_transaction_that_lvm_does_not_expect_is_named() {
 /// Replaces a text in the metadata of LVM by another one as long, with checksums that fit.
 fn change_lvm_text(disk: &mut [u8], from: &str, to: &str) {
     assert_eq!(from.len(), to.len());
-    let sum = |bytes: &[u8]| {
-        let mut crc = crc32fast::Hasher::new_with_initial(!0xf597_a6cf);
-        crc.update(bytes);
-        (!crc.finalize()).to_le_bytes()
-    };
     // Where `pvcreate` puts the area, and where that has its text.
     let area = &mut disk[4096..];
     let place = |at: usize| usize::try_from(le64(area, at)).unwrap();
-    let text = place(40)..place(40) + place(48);
-    let at = area[text.clone()].windows(from.len()).position(|part| part == from.as_bytes());
-    let at = text.start + at.expect("the text is there");
-    area[at..at + from.len()].copy_from_slice(to.as_bytes());
-    let text_sum = sum(&area[text]);
-    area[56..60].copy_from_slice(&text_sum);
-    let header_sum = sum(&area[4..512]);
-    area[..4].copy_from_slice(&header_sum);
+    let mut text = area[place(40)..place(40) + place(48)].to_vec();
+    let at = text.windows(from.len()).position(|part| part == from.as_bytes()).expect("the text is there");
+    text[at..at + from.len()].copy_from_slice(to.as_bytes());
+    seal::lvm_text(area, &text);
 }
 
 #[test] // It would wait for itself when a block is copied from the origin.
@@ -220,7 +203,7 @@ proptest! {
         let used: Vec<_> = good
             .chunks_exact(BLOCK)
             .enumerate()
-            .filter(|(_, block)| SEEDS.iter().any(|seed| block[..4] == sum(block, *seed).to_le_bytes()))
+            .filter(|(_, block)| seal::thin_kind(block).is_some())
             .map(|(number, _)| number)
             .collect();
         let forged = forged(&good, |bytes| {

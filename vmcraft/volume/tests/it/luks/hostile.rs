@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use sha2::Digest;
+use testkit::seal;
 use vmcraft_volume::luks::{FormatOptions, Kdf, KeyOptions, Keyslot, KeyslotState, Luks, Version};
 use vmcraft_volume::{Error, Key, Member};
 
@@ -26,11 +26,7 @@ fn forged(change: impl Fn(&mut Value)) -> Member {
 fn with_json(member: &Member, text: &[u8]) {
     for at in [0, 16384_usize] {
         let mut header = bytes_of(member)[at..at + 16384].to_vec();
-        header[4096..].fill(0);
-        header[4096..4096 + text.len()].copy_from_slice(text);
-        header[448..512].fill(0);
-        let checksum = sha2::Sha256::digest(&header);
-        header[448..480].copy_from_slice(&checksum);
+        seal::luks2(&mut header, text);
         member.device.write_at(at as u64, &header).expect("in range");
     }
 }

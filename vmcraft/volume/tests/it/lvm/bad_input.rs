@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use testkit::seal;
 use vmcraft_block::{BlockDevice, MemoryDevice};
 use vmcraft_volume::Member;
 use vmcraft_volume::lvm::{Lvm, NewVolume, Size, scan};
@@ -66,25 +67,13 @@ impl Disks {
         let text = String::from_utf8(bytes[start..start + len - 1].to_vec()).expect("UTF-8");
         let mut text = change(text).into_bytes();
         text.push(0);
-        bytes[AREA + 512..AREA + 512 + text.len()].copy_from_slice(&text);
-        bytes[AREA + 40..AREA + 48].copy_from_slice(&512_u64.to_le_bytes());
-        bytes[AREA + 48..AREA + 56].copy_from_slice(&(text.len() as u64).to_le_bytes());
-        bytes[AREA + 56..AREA + 60].copy_from_slice(&checksum(&text).to_le_bytes());
-        let header = checksum(&bytes[AREA + 4..AREA + 512]);
-        bytes[AREA..AREA + 4].copy_from_slice(&header.to_le_bytes());
+        seal::lvm_text(&mut bytes[AREA..], &text);
     }
 
     /// Forges all disks alike.
     fn forge_all(&mut self, change: impl Fn(String) -> String) {
         (0..self.0.len()).for_each(|disk| self.forge(disk, &change));
     }
-}
-
-/// LVM's checksum.
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut crc = crc32fast::Hasher::new_with_initial(!0xf597_a6cf);
-    crc.update(bytes);
-    !crc.finalize()
 }
 
 /// A disk with an MBR of one partition.
