@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use nix::fcntl::OFlag;
 
 use super::apply::{Writer, clear};
 use super::before;
@@ -74,7 +76,7 @@ fn find_all(disks: &[TransactionDisk], options: &TransactionOptions) -> Result<B
                 // What a session left that ended before its commit began.
                 remove_if_there(&unfinished_name(&path))?;
             }
-            let file = match File::open(&path) {
+            let file = match open_regular(&path) {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(cannot(&path, "cannot open", e)),
@@ -134,7 +136,7 @@ fn follow(
 impl Found {
     /// Reads and verifies a journal. `None` if it has gone meanwhile.
     fn open(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
+        let file = match open_regular(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(cannot(path, "cannot open", e)),
@@ -308,7 +310,7 @@ impl Found {
     }
 
     fn is_pointed_to_by(&self, path: &Path) -> bool {
-        let pointer = File::open(path).and_then(|file| Pointer::read(&file));
+        let pointer = open_regular(path).and_then(|file| Pointer::read(&file));
         matches!(pointer, Ok(Some(Ok(pointer))) if pointer.journal == self.path)
     }
 
@@ -431,6 +433,15 @@ pub(super) fn write_piece(piece: &Piece, file: &File, base: u64, writer: &mut Wr
         writer.write_within(at, bytes.get(range).unwrap_or_default())?;
     }
     Ok(())
+}
+
+/// Opens a journal or pointer. Of a pipe that came with the image, opening would wait for who writes to it.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+    }
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

@@ -310,7 +310,7 @@ impl Index {
             return Ok(Err("it is of another kind: a journal is no undo file"));
         }
         let (offset, len) = (header.index_offset.get(), header.index_len.get());
-        if len > MAX_INDEX || offset.checked_add(len) != Some(header.len.get()) {
+        if offset < HEADER || len > MAX_INDEX || offset.checked_add(len) != Some(header.len.get()) {
             return Ok(Err("its header contradicts itself"));
         }
         if header.len.get() > there {

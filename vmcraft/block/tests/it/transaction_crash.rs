@@ -624,6 +624,16 @@ fn a_pointer_to_a_later_journal_is_nothing() {
     assert!(!pointer.exists() && journal_of(&paths[0]).exists());
 }
 
+#[test] // It was waited for, without an end.
+fn a_pipe_in_the_place_of_a_journal_is_refused() {
+    let directory = testkit::tempdir();
+    let (paths, _) = make(directory.path(), &["one.raw"]);
+    let journal = journal_of(&paths[0]);
+    testkit::run_ok("mkfifo", [&journal]);
+    let said = refusal(&paths);
+    assert!(said.contains(text(&journal)), "{said}");
+}
+
 #[test] // Through an overlay, a half changed backing file would pass for a whole one.
 fn a_backing_file_with_a_journal_is_refused() {
     let directory = testkit::tempdir();

@@ -169,3 +169,17 @@ fn a_failed_commit_leaves_no_trace() {
         assert_same(&fs::read(path).unwrap(), &disk, "the image");
     }
 }
+
+#[test] // It was read again and again, until there was no memory left.
+fn a_section_of_no_length_is_refused() {
+    let directory = testkit::tempdir();
+    let mut bytes = vec![0; 8192];
+    bytes[..8].copy_from_slice(b"VMCRAFT\n");
+    bytes[8] = 2;
+    bytes[12] = 2;
+    let sum = crc32c::crc32c(&bytes[..88]);
+    bytes[88..92].copy_from_slice(&sum.to_le_bytes());
+    let file = write_file(directory.path(), "undo", &bytes);
+    let said = put_back(&file).unwrap_err();
+    assert!(said.contains("its header contradicts itself"), "{said}");
+}
