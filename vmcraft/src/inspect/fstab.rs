@@ -4,6 +4,7 @@
 
 use bstr::{BString, ByteSlice};
 
+use super::escape;
 use super::shellvars::unquote;
 use super::tree::Tree;
 
@@ -48,7 +49,7 @@ fn parse(content: &[u8]) -> impl Iterator<Item = Entry> {
         let options = fields.next().unwrap_or_default();
         Some(Entry {
             spec: unescape_spec(&spec),
-            mountpoint: canonical(&unescape(&mountpoint)),
+            mountpoint: canonical(&escape::from_octal(&mountpoint)),
             vfs_type: vfs_type.into(),
             options: options.split_str(",").map(BString::from).collect(),
         })
@@ -85,7 +86,7 @@ impl Iterator for Fields<'_> {
 
 /// Takes escapes and quotes off the first field: `LABEL="my disk"`, `"UUID=…"`.
 fn unescape_spec(field: &[u8]) -> BString {
-    let plain = unescape(field);
+    let plain = escape::from_octal(field);
     match plain.split_once_str("=") {
         Some((tag, value))
             if !tag.is_empty() && tag.iter().all(u8::is_ascii_uppercase) && is_quoted(value) =>
@@ -99,29 +100,6 @@ fn unescape_spec(field: &[u8]) -> BString {
 
 fn is_quoted(value: &[u8]) -> bool {
     matches!(value.first(), Some(b'"' | b'\''))
-}
-
-/// Replaces `\` and three octal digits by the byte.
-pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, after)) = rest.split_first() {
-        let digits =
-            after.first_chunk::<3>().filter(|digits| digits.iter().all(|d| (b'0'..=b'7').contains(d)));
-        let value =
-            digits.map(|digits| digits.iter().fold(0_u16, |value, d| value * 8 + u16::from(d - b'0')));
-        match value.and_then(|value| u8::try_from(value).ok()) {
-            Some(value) if *byte == b'\\' => {
-                plain.push(value);
-                rest = &after[3..];
-            }
-            _ => {
-                plain.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    plain
 }
 
 /// A path without doubled slashes and without one at its end. Anything else stays as it is.

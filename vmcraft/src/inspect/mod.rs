@@ -13,6 +13,7 @@ pub(crate) mod arch;
 mod boot;
 mod crypttab;
 mod distro;
+mod escape;
 mod fstab;
 mod guest;
 mod icon;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 use vmcraft_fs::FileSystem;
 
-use super::crypttab;
 use super::fstab::Entry;
+use super::{crypttab, escape};
 use crate::device::{disk_letters, parse_disk_name};
 use crate::stack::MAPPER;
 
@@ -152,7 +152,7 @@ impl Volumes {
     /// `by-uuid/…` and the other directories of `/dev/disk`.
     fn by_disk_link(&self, link: &str) -> Option<String> {
         let (directory, name) = link.split_once('/')?;
-        let name = unescape_udev(name);
+        let name = escape::from_hexadecimal(name.as_bytes());
         match directory {
             "by-uuid" => self.by_tag(b"UUID", &name),
             "by-label" => self.by_tag(b"LABEL", &name),
@@ -210,28 +210,6 @@ fn disk_and_partition(name: &str) -> Option<(usize, Option<u32>)> {
 fn split_number(text: &str) -> Option<(u32, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, &text[end..]))
-}
-
-/// Replaces the `\x20` that udev writes in the names of its links.
-fn unescape_udev(name: &str) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let value = after.strip_prefix(b"x").and_then(|hex| hex.get(..2)).and_then(|hex| {
-            u8::from_str_radix(hex.to_str().ok().filter(|hex| !hex.starts_with('+'))?, 16).ok()
-        });
-        match value {
-            Some(value) if *byte == b'\\' => {
-                plain.push(value);
-                rest = &after[3..];
-            }
-            _ => {
-                plain.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

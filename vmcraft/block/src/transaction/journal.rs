@@ -13,7 +13,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -180,13 +179,7 @@ impl Journal {
         observer: &Observer,
     ) -> io::Result<()> {
         observer.before(Step::WriteJournal)?;
-        let mut index = Index {
-            id: *Uuid::new_v4().as_bytes(),
-            disks: Vec::new(),
-            ranges: Vec::new(),
-            pieces: Vec::new(),
-            before: Vec::new(),
-        };
+        let mut index = Index::new();
         for (number, disk) in disks.iter().enumerate() {
             index.disks.push(SectionDisk { image: disk.image.clone(), size: disk.device.size() });
             let Some(layer) = disk.layer else { continue };

@@ -10,6 +10,7 @@ use std::io;
 use std::mem::offset_of;
 use std::os::unix::fs::FileExt;
 
+use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -189,6 +190,17 @@ pub(super) struct Index {
 }
 
 impl Index {
+    /// An empty one.
+    pub(super) fn new() -> Self {
+        Self {
+            id: *Uuid::new_v4().as_bytes(),
+            disks: Vec::new(),
+            ranges: Vec::new(),
+            pieces: Vec::new(),
+            before: Vec::new(),
+        }
+    }
+
     /// Writes the index at byte `end` of a section that begins at byte `base` of the file, then the
     /// header. Gives the section's length. `before_header` is called in between; nothing is flushed
     /// otherwise.

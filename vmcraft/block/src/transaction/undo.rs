@@ -6,8 +6,6 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use uuid::Uuid;
-
 use super::apply::Writer;
 use super::chunk::{CHUNK, CHUNK_LEN, GRANULE, mask};
 use super::cleared::Clearing;
@@ -77,13 +75,7 @@ impl UndoFile {
 
     fn append_section(&self, disks: &[Changed<'_>]) -> io::Result<u64> {
         let base = self.end.next_multiple_of(HEADER);
-        let mut index = Index {
-            id: *Uuid::new_v4().as_bytes(),
-            disks: Vec::new(),
-            ranges: Vec::new(),
-            pieces: Vec::new(),
-            before: Vec::new(),
-        };
+        let mut index = Index::new();
         let mut end = HEADER;
         for (number, disk) in disks.iter().enumerate() {
             let size = disk.device.size();
