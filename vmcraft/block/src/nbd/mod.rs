@@ -67,11 +67,7 @@ impl NbdDevice {
     }
 
     /// Uses a socket that is connected already. `peer` names the server in messages.
-    pub(crate) fn from_socket(
-        socket: UnixStream,
-        peer: String,
-        options: &ConnectOptions,
-    ) -> io::Result<Self> {
+    pub fn from_socket(socket: UnixStream, peer: String, options: &ConnectOptions) -> io::Result<Self> {
         Self::over(Stream::Unix(socket), peer, deadline(options), options)
     }
 
