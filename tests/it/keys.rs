@@ -84,6 +84,80 @@ fn each_kind_of_selector_and_of_key_opens() {
     assert_opens(&output(&mut bash), "");
 }
 
+/// The guest with another key for its second device than for its root's, which is a file in it. Says where.
+fn guest_with_a_key_file(key_file: &str, content: &[u8]) -> Case {
+    let guest = guest();
+    let dir = testkit::tempdir();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    fs::write(&old, PASSPHRASE).expect("a key file");
+    fs::write(&new, b"\x00key of\nits own\n").expect("a key file");
+    let mut change = Command::new(testkit::require("cryptsetup"));
+    change.args([
+        "luksChangeKey",
+        "-q",
+        "--pbkdf",
+        "pbkdf2",
+        "--pbkdf-force-iterations",
+        "1000",
+        "--key-file",
+    ]);
+    let done = output(change.arg(&old).arg(&guest.disks[1]).arg(&new));
+    assert!(done.status.success(), "{}", text(&done.stderr));
+
+    let in_guest = dir.path().join("in-guest");
+    fs::write(&in_guest, content).expect("a key file");
+    let crypttab = format!("data_crypt UUID={} {key_file} luks\n", uuid(&guest, "data_crypt"));
+    let mut plant = Command::new(binary());
+    plant
+        .args(["--key", "/dev/sda2:key:correct-horse", "-a"])
+        .arg(&guest.disks[0])
+        .arg("-m")
+        .arg("/dev/vg/root");
+    plant.arg("--run").arg(format!(
+        "mkdir /etc/keys\nwrite /etc/crypttab {crypttab:?}\nupload {} /etc/keys/data",
+        in_guest.display()
+    ));
+    let done = output(&mut plant);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    guest
+}
+
+#[test] // The root's key is asked for or given; the others are where the guest has them.
+fn key_files_of_the_guest_open_its_other_devices() {
+    let mounted = |guest: &Case, key: &str, input: &str| {
+        let options: &[&str] = if key.is_empty() { &["--keys-from-stdin"] } else { &["--key", key] };
+        let mut command = with_options(guest, options);
+        with_input(command.args(["-i", "--run", "cat /srv/data.txt"]), input)
+    };
+    let own = &b"\x00key of\nits own\n"[..];
+    for (file, content) in [
+        ("/etc/keys/data", own.to_vec()),
+        ("/etc/keys/data luks,keyfile-offset=3,keyfile-size=16", [b"###", own, b"###"].concat()),
+    ] {
+        let guest = guest_with_a_key_file(file, &content);
+        // A key for all devices is not refused because one of them has another.
+        for (key, input) in
+            [("/dev/sda2:key:correct-horse", ""), ("all:key:correct-horse", ""), ("", "correct-horse\n")]
+        {
+            let ran = mounted(&guest, key, input);
+            assert_eq!(
+                (ran.status.code(), text(&ran.stdout), text(&ran.stderr)),
+                (Some(0), "data\n\n".into(), String::new()),
+                "{file} {key}"
+            );
+        }
+    }
+    // What does not fit is as if it were not there.
+    let guest = guest_with_a_key_file("/etc/keys/data", b"another");
+    let ran = mounted(&guest, "all:key:correct-horse", "");
+    let error =
+        "vmcraft: error: /dev/sdb: this key opens nothing here (1 key slot tried); tried: --key all\n";
+    assert!(ran.status.code() == Some(1) && text(&ran.stderr).ends_with(error), "{}", text(&ran.stderr));
+    let ran = mounted(&guest, "/dev/sda2:key:correct-horse", "");
+    let warning = "vmcraft: warning: /dev/sdb: encrypted with LUKS: a key is needed";
+    assert_eq!(text(&ran.stderr).matches(warning).count(), 1, "{}", text(&ran.stderr));
+}
+
 #[test] // Who gave a key should be told what became of it.
 fn keys_that_do_not_help_are_explained() {
     let guest = guest();

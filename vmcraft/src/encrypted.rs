@@ -9,6 +9,7 @@ use vmcraft_volume::bitlocker::BitLocker;
 use vmcraft_volume::luks::Luks;
 use vmcraft_volume::{Error as VolumeError, Key, Member};
 
+use crate::inspect::MAX_KEY_FILES;
 use crate::keys::{Keys, is_uuid};
 use crate::stack::MAPPER;
 use crate::{DeviceName, Error, Guest, Result};
@@ -84,11 +85,47 @@ impl Header {
     }
 }
 
+/// Where the key of a device is to come from.
+enum Source<'a> {
+    /// The keys that were given.
+    Given,
+    /// A file in a guest.
+    File(&'a Key),
+    /// Who is asked.
+    Prompt,
+}
+
+/// What came of trying to open a device.
+enum Attempt {
+    /// Its content has this name.
+    Opened(String),
+    /// No key was there, or a guest's own does not fit.
+    NoKey,
+    /// It cannot be opened, or nobody has its key.
+    PassedOver,
+}
+
+/// How far opening all devices has come.
+#[derive(Default)]
+struct Progress {
+    /// The names of the contents.
+    opened: Vec<String>,
+    /// The devices with their UUIDs, in the order in which they came to light: in this order keys are asked for.
+    met: Vec<(String, String)>,
+    /// Those that are open, and those that are passed over.
+    done: BTreeSet<String>,
+    /// Those that none of the keys that were given fits, with the errors that say so.
+    refused: Vec<(String, Error)>,
+    /// The key files of guests that were tried, with the devices that they are for. Each takes as long as a passphrase.
+    tried: Vec<(String, Key)>,
+}
+
 impl Guest {
     /// Opens every encrypted device for which there is a key, also those that come to light when others are
     /// opened. Gives the names of their contents.
     ///
-    /// The keys are those of [`add_key`](Guest::add_key). Where none was given for a device,
+    /// The keys are those of [`add_key`](Guest::add_key). Where none was given for a device, it is opened with the key
+    /// file that the crypttab of a guest names for it, as that guest opens it. Else
     /// [`set_key_prompt`](Guest::set_key_prompt)'s is asked; if there is nobody to ask, the device stays
     /// closed with a warning. A BitLocker volume whose protection is suspended needs no key. The content of a
     /// LUKS volume is named `/dev/mapper/luks-UUID`, that of a BitLocker volume on `/dev/sda2`
@@ -106,25 +143,23 @@ impl Guest {
 
     /// Opens what these keys open, in rounds: what is opened can show other encrypted devices.
     fn open_with_keys(&mut self, keys: &mut Keys) -> Result<Vec<String>> {
-        let mut opened = Vec::new();
-        let mut passed_over = BTreeSet::new();
+        let mut progress = Progress::default();
         loop {
-            let closed = self.encrypted_devices().filter(|(device, _)| {
-                self.stack.content_of(device).is_none() && !passed_over.contains(*device)
-            });
-            let closed: Vec<_> = closed.map(|(device, _)| device.to_owned()).collect();
+            for (device, uuid) in self.encrypted_devices() {
+                if !progress.met.iter().any(|(known, _)| known == device) {
+                    progress.met.push((device.to_owned(), uuid.to_owned()));
+                }
+            }
+            let is_closed = |(device, _): &&(String, String)| {
+                self.stack.content_of(device).is_none() && !progress.done.contains(device)
+            };
+            let closed: Vec<_> = progress.met.iter().filter(is_closed).cloned().collect();
             if closed.is_empty() {
                 break;
             }
-            let known = opened.len();
-            let round: Result<()> = closed.into_iter().try_for_each(|device| {
-                match self.open_with_known_keys(&device, keys)? {
-                    Some(name) => opened.push(name),
-                    None => _ = passed_over.insert(device),
-                }
-                Ok(())
-            });
-            if opened.len() > known {
+            let known = progress.opened.len();
+            let round = self.open_round(&closed, keys, &mut progress);
+            if progress.opened.len() > known {
                 self.look_into_opened();
             }
             round?;
@@ -139,7 +174,70 @@ impl Guest {
                 .iter()
                 .map(|selector| format!("--key {selector}: no encrypted device has this name or UUID")),
         );
-        Ok(opened)
+        Ok(progress.opened)
+    }
+
+    /// Opens what the first source has keys for that has any.
+    fn open_round(
+        &mut self,
+        closed: &[(String, String)],
+        keys: &mut Keys,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        let known = progress.opened.len();
+        for (device, _) in closed {
+            if progress.refused.iter().any(|(refused, _)| refused == device) {
+                continue;
+            }
+            match self.attempt(device, Source::Given, keys, progress) {
+                Err(e @ Error::Volume { source: VolumeError::WrongKey(_), .. }) => {
+                    progress.refused.push((device.clone(), e));
+                }
+                done => done?,
+            }
+        }
+        if progress.opened.len() == known {
+            for (device, key) in self.key_files(closed)? {
+                let is_same =
+                    |tried: &(String, Key)| tried.0 == device && tried.1.as_bytes() == key.as_bytes();
+                if progress.tried.len() < MAX_KEY_FILES && !progress.tried.iter().any(is_same) {
+                    self.attempt(&device, Source::File(&key), keys, progress)?;
+                    progress.tried.push((device, key));
+                }
+            }
+        }
+        let is_closed = |(device, _): &(String, Error)| !progress.done.contains(device);
+        if progress.opened.len() == known
+            && let Some(at) = progress.refused.iter().position(is_closed)
+        {
+            return Err(progress.refused.swap_remove(at).1);
+        }
+        for (device, _) in closed {
+            // What a key opens that was asked for may have the keys of others.
+            if progress.opened.len() == known {
+                self.attempt(device, Source::Prompt, keys, progress)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attempt(
+        &mut self,
+        device: &str,
+        source: Source<'_>,
+        keys: &mut Keys,
+        progress: &mut Progress,
+    ) -> Result<()> {
+        if progress.done.contains(device) {
+            return Ok(());
+        }
+        match self.try_source(device, source, keys)? {
+            Attempt::NoKey => return Ok(()),
+            Attempt::Opened(name) => progress.opened.push(name),
+            Attempt::PassedOver => {}
+        }
+        progress.done.insert(device.to_owned());
+        Ok(())
     }
 
     /// All encrypted devices, open or not, with the UUIDs that are read without looking into them.
@@ -154,68 +252,56 @@ impl Guest {
         self.find_device(DeviceName::new(name)).is_ok_and(|found| found.name == device)
     }
 
-    /// Opens an encrypted device with a key that is known or asked for; `None` if it has to stay closed. A scan
-    /// has to follow.
-    fn open_with_known_keys(&mut self, device: &str, keys: &mut Keys) -> Result<Option<String>> {
+    /// Tries to open an encrypted device. A scan has to follow.
+    fn try_source(&mut self, device: &str, source: Source<'_>, keys: &mut Keys) -> Result<Attempt> {
         let (encryption, member) = self.encrypted_device(device, None)?;
         let header = match Header::read(encryption, &member) {
             Ok(Some(header)) => header,
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(Attempt::PassedOver),
             Err(e) => {
                 self.warnings.push(format!("{device}: {e}: not opened"));
-                return Ok(None);
+                return Ok(Attempt::PassedOver);
             }
         };
         let uuid = header.uuid();
-        let mut tried = Vec::new();
-        let mut last = None;
-        let mut found = header.open_clear();
-        if let Ok(None) = found {
-            for (selector, key) in keys.for_device(|selector| self.is_name_of(selector, device), &uuid) {
-                tried.push(format!("--key {selector}"));
-                match header.unlock(key) {
-                    Err(VolumeError::WrongKey(reason)) => last = Some(reason),
-                    done => {
-                        found = done.map(Some);
-                        break;
+        let found = match source {
+            Source::Given => {
+                let given = keys.for_device(|selector| self.is_name_of(selector, device), &uuid);
+                open_with_given(&header, &given).map_err(|reason| wrong_key(device, &reason))?
+            }
+            Source::File(key) => match header.unlock(key) {
+                Err(VolumeError::WrongKey(_)) => Ok(None),
+                done => done.map(Some),
+            },
+            Source::Prompt if keys.is_declined(device) => return Ok(Attempt::PassedOver),
+            Source::Prompt => {
+                let key = match &mut keys.prompt {
+                    Some(prompt) => prompt(device),
+                    None => Err("no key was given".to_owned()),
+                };
+                self.host.check_cancelled()?;
+                match key.map(|key| header.unlock(&key)) {
+                    Ok(Err(VolumeError::WrongKey(reason))) => return Err(wrong_key(device, &reason)),
+                    Ok(done) => done.map(Some),
+                    Err(reason) => {
+                        self.warnings
+                            .push(format!("{device}: encrypted with {}: {reason}", encryption.name()));
+                        keys.decline(device);
+                        return Ok(Attempt::PassedOver);
                     }
                 }
             }
-        }
-        if let (Ok(None), Some(reason)) = (&found, last) {
-            return Err(wrong_key(device, &format!("{reason}; tried: {}", tried.join(", "))));
-        }
-        if let Ok(None) = found {
-            if keys.is_declined(device) {
-                return Ok(None);
-            }
-            let key = match &mut keys.prompt {
-                Some(prompt) => prompt(device),
-                None => Err("no key was given".to_owned()),
-            };
-            self.host.check_cancelled()?;
-            match key {
-                Ok(key) => match header.unlock(&key) {
-                    Err(VolumeError::WrongKey(reason)) => return Err(wrong_key(device, &reason)),
-                    done => found = done.map(Some),
-                },
-                Err(reason) => {
-                    self.warnings.push(format!("{device}: encrypted with {}: {reason}", encryption.name()));
-                    keys.decline(device);
-                    return Ok(None);
-                }
-            }
-        }
+        };
         match found {
             Ok(Some(content)) => {
                 let name = self.name_of_content(device, encryption, &uuid);
                 self.add_content(device, None, &name, content, header.warnings(), false);
-                Ok(Some(format!("{MAPPER}{name}")))
+                Ok(Attempt::Opened(format!("{MAPPER}{name}")))
             }
-            Ok(None) => Ok(None),
+            Ok(None) => Ok(Attempt::NoKey),
             Err(e) => {
                 self.warnings.push(format!("{device}: {e}: not opened"));
-                Ok(None)
+                Ok(Attempt::PassedOver)
             }
         }
     }
@@ -329,6 +415,12 @@ impl Guest {
         }
     }
 
+    /// Why an encrypted device could not be opened with any key, if that is so.
+    pub(crate) fn problem_of_header(&self, device: &str) -> Option<String> {
+        let (encryption, member) = self.encrypted_device(device, None).ok()?;
+        Header::read(encryption, &member).err().map(|e| e.to_string())
+    }
+
     /// Has the content of a device be there from the next scan on.
     fn add_content(
         &mut self,
@@ -374,6 +466,30 @@ impl Guest {
             None => made,
         }
     }
+}
+
+/// The content of a device, if it needs no key or one that was given for it fits.
+///
+/// # Errors
+/// Why none of those that were given fits.
+fn open_with_given(
+    header: &Header,
+    given: &[(&str, &Key)],
+) -> Result<vmcraft_volume::Result<Option<Arc<dyn BlockDevice>>>, String> {
+    match header.open_clear() {
+        Ok(None) => {}
+        done => return Ok(done),
+    }
+    let mut last = None;
+    for (_, key) in given {
+        match header.unlock(key) {
+            Err(VolumeError::WrongKey(reason)) => last = Some(reason),
+            done => return Ok(done.map(Some)),
+        }
+    }
+    let Some(reason) = last else { return Ok(Ok(None)) };
+    let tried: Vec<_> = given.iter().map(|(selector, _)| format!("--key {selector}")).collect();
+    Err(format!("{reason}; tried: {}", tried.join(", ")))
 }
 
 fn wrong_key(device: &str, reason: &str) -> Error {

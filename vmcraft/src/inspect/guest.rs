@@ -6,7 +6,7 @@ use std::time::Instant;
 use bstr::{BString, ByteSlice};
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::partition::{Partition, PartitionRole, PartitionTable, TableKind};
-use vmcraft_volume::signature;
+use vmcraft_volume::{Key, signature};
 
 use super::{
     Decrypted, DiskReport, Inspection, MountPoint, OperatingSystem, Report, ReportOptions, Volume, Volumes,
@@ -125,6 +125,16 @@ impl Guest {
             Ok(found) => found.name,
             Err(_) => super::text(root.as_bstr()),
         }
+    }
+
+    /// The keys that the guests on what is open have in files for encrypted devices, which are given by their names and
+    /// UUIDs.
+    pub(crate) fn key_files(&mut self, closed: &[(String, String)]) -> Result<Vec<(String, Key)>> {
+        let known = self.warnings.len();
+        let volumes = self.volumes()?;
+        // Who looks for more than keys is told.
+        self.warnings.truncate(known);
+        Ok(super::key_files(&volumes, closed))
     }
 
     /// What the disks hold. A file system that its driver refuses is left closed, with a warning.

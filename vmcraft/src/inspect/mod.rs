@@ -31,6 +31,7 @@ mod xml;
 
 use bstr::{BString, ByteSlice};
 use serde::Serialize;
+use vmcraft_volume::Key;
 
 pub use applications::{Application, Application2};
 pub use boot::{BootLoader, Kernel};
@@ -154,6 +155,40 @@ pub(crate) fn inspect(volumes: Volumes) -> Inspection {
         })
         .collect();
     Inspection { volumes, systems }
+}
+
+/// How many key files of guests are read. Real guests have one or two.
+pub(crate) const MAX_KEY_FILES: usize = 16;
+
+/// The keys of encrypted devices that are files in the guests on these volumes, by crypttab: each with the device that
+/// it is for. The devices are given by their names and UUIDs.
+pub(crate) fn key_files(volumes: &Volumes, closed: &[(String, String)]) -> Vec<(String, Key)> {
+    let mut found: Vec<(String, Key)> = Vec::new();
+    for root in &volumes.volumes {
+        let Some(filesystem) = &root.filesystem else { continue };
+        let alone = Tree::new(Vfs::with_root(&root.device, filesystem.clone()));
+        let crypttab = crypttab::read(&alone);
+        let of_device = |device: &(String, String)| {
+            let entry =
+                crypttab.iter().find(|entry| volumes.is_encrypted_device(entry, &device.0, &device.1));
+            Some((device.0.clone(), entry?.key_file.as_ref()?))
+        };
+        let wanted: Vec<_> = closed.iter().filter_map(of_device).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let Some(tree) = tree(volumes, &root.device, &mountpoints(&alone, volumes, &root.device).0) else {
+            continue;
+        };
+        for (device, file) in wanted {
+            if found.len() < MAX_KEY_FILES
+                && let Some(key) = file.read(&tree)
+            {
+                found.push((device, key));
+            }
+        }
+    }
+    found
 }
 
 /// The version of a `/usr` of Container Linux.

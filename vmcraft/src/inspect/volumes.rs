@@ -126,16 +126,21 @@ impl Volumes {
     /// The content of an encrypted device, by the name that the guest gives it.
     fn by_crypttab(&self, name: &[u8], crypttab: &[crypttab::Entry]) -> Option<String> {
         let entry = crypttab.iter().find(|entry| entry.name == name)?;
-        let uuid =
-            entry.device.strip_prefix(b"UUID=").or_else(|| entry.device.strip_prefix(b"/dev/disk/by-uuid/"));
-        let opened = self.decrypted.iter().find(|opened| match uuid {
-            Some(uuid) => opened.uuid.as_bytes().eq_ignore_ascii_case(uuid),
-            None => {
-                let device = self.resolve_spec(entry.device.as_bstr(), "");
-                device.is_some_and(|device| device == opened.device)
-            }
-        })?;
+        let opened = self
+            .decrypted
+            .iter()
+            .find(|opened| self.is_encrypted_device(entry, &opened.device, &opened.uuid))?;
         Some(opened.content.clone())
+    }
+
+    /// Whether an entry of crypttab is of this encrypted device.
+    pub(crate) fn is_encrypted_device(&self, entry: &crypttab::Entry, device: &str, uuid: &str) -> bool {
+        let by_uuid =
+            entry.device.strip_prefix(b"UUID=").or_else(|| entry.device.strip_prefix(b"/dev/disk/by-uuid/"));
+        match by_uuid {
+            Some(by_uuid) => uuid.as_bytes().eq_ignore_ascii_case(by_uuid),
+            None => self.resolve_spec(entry.device.as_bstr(), "").is_some_and(|found| found == device),
+        }
     }
 
     fn by_tag(&self, tag: &[u8], value: &[u8]) -> Option<String> {

@@ -132,7 +132,8 @@ impl Tree<'_> {
                 node.label = Some(label).filter(|label| !label.is_empty());
                 node.uuid = Some(signature.uuid).filter(|uuid| !uuid.is_empty());
                 if signature.usage == signature::Usage::Crypto && stack.content_of(&node.name).is_none() {
-                    node.note = Some("locked: open it with --key".into());
+                    let problem = self.guest.problem_of_header(&node.name);
+                    node.note = Some(problem.unwrap_or_else(|| "locked: open it with --key".into()));
                 }
             }
             Ok(None) => {}
