@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::thread;
 
 use nix::libc::_POSIX_VDISABLE;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use nix::unistd::Pid;
 use vmcraft::Key;
@@ -28,6 +29,11 @@ pub(super) fn ask(terminal: &File, question: &str, echo: bool) -> Result<Key, No
                 if !interrupt::request() {
                     // It ends the process, and with it the others that the terminal would have told of it.
                     let _ = kill(Pid::from_raw(0), Signal::SIGINT);
+                    // Where this thread has it blocked, another one waits for it and ends the process: nothing more is
+                    // asked meanwhile. If it is ignored, the process goes on.
+                    while SigSet::thread_get_mask().is_ok_and(|blocked| blocked.contains(Signal::SIGINT)) {
+                        thread::park();
+                    }
                 }
                 return Err(NoKey::Interrupted);
             }
