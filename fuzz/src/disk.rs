@@ -1,13 +1,15 @@
 //! Disks as a fuzzer's input: only what is not zeros is in it.
 //!
 //! A disk is its number of sectors of 512 bytes (u32), how many blocks follow (u8), and the blocks: which checksum is made
-//! to fit (u8, see [`crate::seal`]), the sector (u32), and 512 bytes, or 4096 where there is such a checksum.
+//! to fit (u8, see [`crate::seal`]), the sector (u32), and 512 bytes, or 4096 where there is such a checksum. Those of a
+//! GPT and of BitLocker always are.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::device::{Hooked, Request, Sparse};
+use testkit::seal::{bitlocker_volume, gpt};
 use vmcraft_block::BlockDevice;
 
 use crate::seal::seal;
@@ -47,15 +49,21 @@ pub fn decode(mut input: &[u8]) -> Vec<Arc<dyn BlockDevice>> {
             let _ = device.write_at(sector * SECTOR as u64, &bytes);
             rest = after;
         }
+        let _ = gpt(&*device).and_then(|()| bitlocker_volume(&*device));
         disks.push(device);
         input = rest;
     }
     disks
 }
 
+/// How many blocks of a disk are kept that come first and last. What is between is content, which has no structure.
+pub const ENDS: (usize, usize) = (40, 12);
+/// As many as there can be.
+pub const ALL: (usize, usize) = (255, 0);
+
 /// An input of these disks, with those of their blocks that come first and last. `kind` says which checksum a
 /// block of 4096 bytes has.
-pub fn encode(disks: &[Vec<u8>], kind: impl Fn(&[u8]) -> u8) -> Vec<u8> {
+pub fn encode(disks: &[Vec<u8>], (head, tail): (usize, usize), kind: impl Fn(&[u8]) -> u8) -> Vec<u8> {
     let mut input = Vec::new();
     for disk in disks {
         let mut blocks = Vec::new();
@@ -71,8 +79,6 @@ pub fn encode(disks: &[Vec<u8>], kind: impl Fn(&[u8]) -> u8) -> Vec<u8> {
                 kind => blocks.push((kind, sector, block)),
             }
         }
-        // What is between is content, which has no structure.
-        let (head, tail) = (blocks.len().min(40), 12);
         let kept: Vec<_> = blocks
             .iter()
             .enumerate()
@@ -80,7 +86,7 @@ pub fn encode(disks: &[Vec<u8>], kind: impl Fn(&[u8]) -> u8) -> Vec<u8> {
             .map(|(_, block)| block)
             .collect();
         input.extend(u32::try_from(disk.len() / SECTOR).expect("a small disk").to_le_bytes());
-        input.push(u8::try_from(kept.len()).expect("52 at most"));
+        input.push(u8::try_from(kept.len()).expect("255 at most"));
         for (kind, sector, bytes) in kept {
             input.push(*kind);
             input.extend(sector.to_le_bytes());

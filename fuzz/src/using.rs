@@ -9,7 +9,12 @@ pub fn read_around(device: &dyn BlockDevice) {
     for at in [0, 3, 65_536 - 7, 1 << 20, size / 2, size.saturating_sub(40_000)] {
         let _ = device.read_at(at, &mut buf);
     }
-    let Some(map) = device.extents() else { return };
+    ask_extents(device);
+}
+
+/// Asks what is allocated. Answers must follow upon each other.
+pub fn ask_extents(device: &dyn BlockDevice) {
+    let (size, Some(map)) = (device.size(), device.extents()) else { return };
     let mut at = 0;
     for _ in 0..50 {
         let Ok(extent) = map.extent_at(at) else { return };

@@ -1,5 +1,7 @@
 //! `cargo xtask fuzz`: the targets of `fuzz/`, from seeds that the formats' own tools made.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use xshell::{Shell, cmd};
 
@@ -11,7 +13,11 @@ const LIMITS: &[&str] = &["-timeout=20", "-rss_limit_mb=1500", "-malloc_limit_mb
 /// Runs each of the targets, or those named, for so many seconds.
 pub(crate) fn run(shell: &Shell, seconds: u64, wanted: &[String]) -> Result<()> {
     install::ensure(shell, true, |oracle| {
-        ["mke2fs", "qemu-img", "qemu-io", "zstd"].contains(&oracle.program)
+        [
+            "bzip2", "cpio", "debugfs", "fdisk", "mke2fs", "nbdkit", "qemu-img", "qemu-io", "sfdisk",
+            "sgdisk", "tar", "xz", "zstd",
+        ]
+        .contains(&oracle.program)
     })?;
     if testkit::find("c++").is_none() {
         bail!("missing: c++, which builds the fuzzer; install g++ with this system's package manager");
@@ -25,6 +31,8 @@ pub(crate) fn run(shell: &Shell, seconds: u64, wanted: &[String]) -> Result<()> 
     let (corpus, found) = (target.join("corpus"), target.join("found"));
     let _target = shell.push_env("CARGO_TARGET_DIR", &target);
     cmd!(shell, "cargo run --quiet --example seeds {corpus}").run()?;
+    // Journals are made durable for each input: in memory that takes no time.
+    let _files = Path::new("/dev/shm").is_dir().then(|| shell.push_env("TMPDIR", "/dev/shm"));
     // cargo-fuzz wants a compiler that takes unstable options.
     let _unstable = shell.push_env("RUSTC_BOOTSTRAP", "1");
     // Safe Rust needs no sanitizer of addresses, which makes all slower.
