@@ -70,7 +70,7 @@ pub(crate) fn leave_to_others() {
 }
 
 fn wait_for_signals() -> io::Result<()> {
-    let ignored = ignored()?;
+    let ignored = ignored();
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
         // One that whoever started us had ignored, as nohup does, would come if it were blocked.
@@ -93,12 +93,12 @@ fn wait_for_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// The signals that are ignored, bit by bit: the lowest is signal 1.
-fn ignored() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+/// The signals that are ignored, bit by bit: the lowest is signal 1. Where there is no `/proc`, as in some rescue
+/// systems, none is known to be.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .ok_or_else(|| io::Error::other("/proc/self/status does not say which signals are ignored"))
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Lets ^C end calls by this flag from now on. Between commands it ends the process, unless that stays.
