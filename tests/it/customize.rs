@@ -132,6 +132,12 @@ fn a_failing_change_changes_nothing() {
     assert!(said.contains("--firstboot-install"), "{said}");
     let said = refused(&["--root-password", "hunter2"]);
     assert!(said.contains("password:TEXT") && !said.contains("hunter2"), "{said}");
+    // There is no -m that could mount anything here.
+    let empty = tempfile::NamedTempFile::new().expect("a file");
+    empty.as_file().set_len(1 << 20).expect("a sparse file");
+    let ran = output(Command::new(binary()).args(["customize", "--hostname", "x", "-a"]).arg(empty.path()));
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(said.contains("disks: virt-filesystems") && !said.contains("-m "), "{said}");
     run(Command::new(binary()).args(["customize", "-n", "--hostname", "new", "-a"]).arg(&disk));
     assert_eq!(digest(&disk), before, "dry run");
 }

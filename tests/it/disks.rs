@@ -267,6 +267,13 @@ fn virt_make_fs_says_what_does_not_fit() {
         assert!(said.contains(why), "{options:?}: {said}");
         assert!(!image.exists(), "{options:?}");
     }
+    // What is mistyped costs nobody the image of before.
+    fs::write(&image, "of before").expect("room");
+    for option in ["--type=btrfs", "--size=1X", "--format=vmdk", "--partition=mac", "--partition=bsd"] {
+        fail(Command::new(&make_fs).arg(option).args([text(&tree), text(&image)]));
+        assert_eq!(fs::read(&image).expect("there"), b"of before", "{option}");
+    }
+    fs::remove_file(&image).expect("own file");
     let broken = dir.path().join("broken.tar");
     File::create(&broken).and_then(|file| file.set_len(10_000)).expect("room");
     fs::write(&broken, [7; 10_000]).expect("room");

@@ -283,6 +283,11 @@ fn what_cannot_be_done_is_refused_before_anything_is_written() {
         assert!(!done.status.success() && said.contains(why), "{options:?}: {said}");
         assert_eq!(sectors(&new, 0, 1), [0x5a; 512], "{options:?}");
     }
+    // What stands for another process in its lock is not what is wrong.
+    let old = disks.old("primary.img");
+    let done = output(Command::new(&disks.program).arg(&old).arg(&old));
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(!done.status.success() && said.contains("the new disk is the old one"), "{said}");
     let (new, _) = disks.succeed("primary.img", 128, &["-n", "--resize-force", "/dev/sda3=10M"]);
     assert_eq!(sectors(&new, 0, 1), [0x5a; 512], "a dry run writes nothing");
     let (new, _) = disks.succeed("primary.img", 60, &["--resize-force", "/dev/sda3=10M"]);

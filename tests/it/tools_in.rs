@@ -119,6 +119,12 @@ fn virt_edit_runs_the_editor() {
     let mut edit = guest.tool("virt-edit");
     failed(&output(edit.env("EDITOR", "false").arg("/etc/hostname")), "the editor failed");
     let mut edit = guest.tool("virt-edit");
+    failed(&output(edit.env("EDITOR", "rm").arg("/etc/hostname")), "the editor removed the file");
+    failed(
+        &output(guest.tool("virt-edit").args(["-b", "", "-e", "s/^/x/", "/etc/hostname"])),
+        "extension is empty",
+    );
+    let mut edit = guest.tool("virt-edit");
     succeeded(&output(edit.env("EDITOR", "true").arg("/etc/hostname")));
     assert!(guest.bytes() == image, "the image was written to");
 }

@@ -32,6 +32,9 @@ pub(crate) fn edit(
     guest.download(remote, &FileOut::Path(original.clone())).map_err(|e| Error::call("download", e))?;
     fs::copy(&original, &copy).map_err(cannot)?;
     change(&copy)?;
+    if !copy.exists() {
+        return Err(message(format!("{path}: the editor removed the file, and nothing was changed")));
+    }
     if is_same(&original, &copy).map_err(cannot)? {
         return Ok(false);
     }

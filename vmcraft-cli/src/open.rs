@@ -76,7 +76,10 @@ impl GuestOptions {
         self.fill_prepared(guest)?;
         if self.inspector {
             trace(guest, &"inspect-os");
-            guest.mount_inspected(self.root.as_deref())?;
+            guest.mount_inspected(self.root.as_deref()).map_err(|e| match e {
+                vmcraft::Error::NoSystem { .. } => message(format!("{e}: {}", self.without_system())),
+                e => e.into(),
+            })?;
             if self.mounts_read_only() {
                 let mountpoints: Vec<_> =
                     guest.vfs().mounts().iter().map(|mount| mount.mountpoint.clone()).collect();
@@ -91,6 +94,15 @@ impl GuestOptions {
             self.mount(guest, mount)?;
         }
         Ok(())
+    }
+
+    /// What to do about disks without an operating system.
+    fn without_system(&self) -> &'static str {
+        if self.needs_system {
+            "virt-filesystems -a IMAGE --all --long shows what is there"
+        } else {
+            "list-filesystems shows what is there; mount it with mount, or with -m on the command line instead of -i"
+        }
     }
 
     /// The disks, each with how many of them are prepared up to it.

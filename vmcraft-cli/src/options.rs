@@ -50,6 +50,10 @@ pub(crate) struct GuestOptions {
     #[arg(skip)]
     pub(crate) only_looks: bool,
 
+    /// Whether the program does nothing with disks that have no operating system
+    #[arg(skip)]
+    pub(crate) needs_system: bool,
+
     /// The libvirt connection that -d asks
     #[arg(short, long, value_name = "URI", help_heading = "Guest")]
     pub(crate) connect: Option<String>,

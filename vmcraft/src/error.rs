@@ -15,6 +15,12 @@ pub enum Error {
     /// The call was made in a wrong way or at a wrong time.
     #[error("{0}")]
     Usage(String),
+    /// There is no operating system on the disks.
+    #[error("no operating system was found on the disks{why}")]
+    NoSystem {
+        /// Which devices might have one and could not be looked into, in parentheses; empty if all could.
+        why: String,
+    },
     /// A disk image could not be opened or read.
     #[error(transparent)]
     Image(#[from] vmcraft_block::Error),
@@ -127,7 +133,7 @@ impl Error {
             Self::ReadOnlyDisk { .. } => 30,
             Self::Unsupported(_) => 95,
             Self::Cancelled => 4,
-            Self::Usage(_) => 22,
+            Self::Usage(_) | Self::NoSystem { .. } => 22,
             _ => 0,
         }
     }

@@ -112,6 +112,7 @@ impl Changing {
             ro: false,
             rw: true,
             dry_run: self.dry_run,
+            needs_system: true,
             root: self.root.clone(),
             ..self.tool.guest_options()
         };

@@ -48,6 +48,11 @@ pub(super) struct Edit {
 impl Tool for Edit {
     fn run(mut self) -> Result<ExitCode> {
         self.options.adopt_old_form(&mut self.files, 1)?;
+        if self.backup.as_ref().is_some_and(|extension| extension.is_empty()) {
+            return Err(message(
+                "--backup: the extension is empty, and the old file has the new one's name then",
+            ));
+        }
         let mounts = self.mounts.mounts.clone();
         let options =
             GuestOptions { ro: false, inspector: mounts.is_empty(), mounts, ..self.options.guest_options() };

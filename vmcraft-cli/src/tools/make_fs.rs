@@ -53,7 +53,16 @@ pub(super) struct MakeFs {
     label: Option<String>,
 
     /// Put the file system on a partition of this kind of table: mbr, which it is without KIND, or gpt
-    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "mbr")]
+    #[arg(
+        long,
+        value_name = "KIND",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "mbr",
+        // What the image was before is lost by then.
+        value_parser = ["gpt", "efi", "mbr", "msdos"],
+        hide_possible_values = true
+    )]
     partition: Option<String>,
 
     /// The size of the disk, or with + how much is to be free beyond what the files need

@@ -288,11 +288,7 @@ fn choose<'a>(inspection: &'a Inspection, wanted: Option<&str>) -> Result<&'a Op
             let is_locked = |kind: &str| matches!(kind, "crypto_LUKS" | "BitLocker");
             let locked = of(is_locked, "for which no key was given: --key gives one");
             let unread = of(|kind| !is_locked_or_member(kind), "which this version does not read");
-            let unread = format!("{locked}{unread}");
-            Err(Error::Usage(format!(
-                "no operating system was found on the disks{unread}: list-filesystems shows what is there; \
-                 mount it with mount, or with -m on the command line instead of -i"
-            )))
+            Err(Error::NoSystem { why: format!("{locked}{unread}") })
         }
         (_, Some(wanted)) => systems.iter().find(|system| system.root == wanted).ok_or_else(|| {
             Error::Usage(format!("{wanted}: no operating system has its root there; there are:{}", list()))

@@ -7,6 +7,7 @@ mod plan;
 use std::cell::RefCell;
 use std::io::Write;
 use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -213,6 +214,12 @@ impl Resizing {
         logging::set_verbose(self.verbose);
         let started = Instant::now();
         self.step(started, &format!("Examining {}", self.indisk))?;
+        if is_same_file(&self.indisk, &self.outdisk) {
+            return Err(message(format!(
+                "{}: the new disk is the old one: OUTDISK must be another",
+                self.outdisk
+            )));
+        }
         self.check_volumes()?;
         let source = open(&self.indisk, self.format.as_deref(), true)?;
         let target = open(&self.outdisk, self.output_format.as_deref(), self.dry_run)?;
@@ -230,7 +237,10 @@ impl Resizing {
         }
         self.step(started, &format!("Setting up initial partition table on {}", self.outdisk))?;
         write_table(&plan, &table, &target).map_err(|e| message(format!("{}: {e}", self.outdisk)))?;
-        let failed = |e: std::io::Error| message(format!("copying {} to {}: {e}", self.indisk, self.outdisk));
+        let failed = |e: std::io::Error| {
+            let (old, new) = (&self.indisk, &self.outdisk);
+            message(format!("copying {old} to {new}: {e}; {new} is incomplete, and {old} is as it was"))
+        };
         if !self.no_copy_boot_loader {
             copy::boot_loader(&source, &target, &plan, &table).map_err(failed)?;
         }
@@ -521,6 +531,12 @@ impl Resizing {
         let mut out = std::io::stdout();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::output(&e))
     }
+}
+
+/// Whether two names are of one file. URIs are not.
+fn is_same_file(one: &str, other: &str) -> bool {
+    let identity = |name: &str| std::fs::metadata(name).map(|found| (found.dev(), found.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// The call that makes content of this kind larger.

@@ -30,7 +30,12 @@ pub struct Sysprep {
 /// Changes a set of operations by a list as virt-sysprep's `--operations` takes it: names with commas between
 /// them, `defaults` and `all`, and each of them with a `-` before it to be left out.
 pub fn select(operations: &mut BTreeSet<String>, list: &str) -> Result<()> {
-    for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+    for word in list.split(',').map(str::trim) {
+        if word.is_empty() {
+            return Err(Error::Usage(format!(
+                "{list:?}: the name of an operation is empty; --list-operations shows them"
+            )));
+        }
         let (name, is_wanted) = match word.strip_prefix('-') {
             Some(name) => (name, false),
             None => (word, true),
@@ -118,6 +123,9 @@ mod tests {
         assert!(fewer.contains("firewall-rules") && !fewer.contains("tmp-files"));
         assert_eq!(select(&["all"]).unwrap().len(), OPERATIONS.len());
         assert_eq!(select(&["all,-all", "utmp"]).unwrap(), BTreeSet::from(["utmp".to_owned()]));
+        for empty in ["", "defaults,,all", "-"] {
+            assert!(select(&[empty]).is_err(), "{empty:?}");
+        }
         assert!(select(&["nonsense"]).unwrap_err().to_string().contains("--list-operations"));
     }
 }
