@@ -1,7 +1,7 @@
 //! The shell without a prompt: one-shots, scripts, pipes, and the server that scripts talk to.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -511,10 +511,13 @@ fn sockets_of_servers_that_were_killed_are_removed() {
 #[test]
 fn a_client_that_is_killed_ends_its_call() {
     let guest = Guest::new();
-    let server = Server::start(&guest, &["-a", guest.image.to_str().expect("a path"), "-i"]);
-    let mut client = server.command().args(["--", "-sleep", "1000"]).spawn().expect("a client");
-    // The call has begun when the server does not take another; then it must.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let server = Server::start(&guest, &["-x", "-a", guest.image.to_str().expect("a path"), "-i"]);
+    let mut client = server.command();
+    client.args(["--", "-sleep", "1000"]).stderr(Stdio::piped());
+    let mut client = client.spawn().expect("a client");
+    let said = BufReader::new(client.stderr.take().expect("a pipe"));
+    // The call has begun.
+    assert!(said.lines().any(|line| line.expect("text").contains("trace: sleep")));
     client.kill().expect("it runs");
     client.wait().expect("it ended");
     assert_eq!(ok(server.command().args(["echo", "still there"])), "still there\n");
