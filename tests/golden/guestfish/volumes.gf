@@ -136,6 +136,32 @@ lvm-remove-all
 pvs
 vgs
 lvs
+vgcreate /dev/VGD /dev/sdc
+vgs
+lvcreate LV /dev/VGD 8
+lvcreate-free LV2 /dev/VGD 50
+lvs
+vgrename /dev/VGD /dev/VGE
+lvs
+vg-activate false /dev/VGE
+lvs
+vgchange-uuid /dev/VGE
+vg-activate true /dev/VGE
+vgpvuuids /dev/VGE | wc -l
+vgremove /dev/VGE
+vgs
+lvm-remove-all
+echo --- arrays
+md-create one "/dev/sda /dev/sdc"
+list-md-devices
+md-stop /dev/md127
+list-md-devices
+md-create two "/dev/sda /dev/sdc"
+list-md-devices
+-md-create alone /dev/sdd
+md-stop /dev/md127
+zero-device /dev/sda
+zero-device /dev/sdc
 echo --- encrypted devices
 luks-format /dev/sdc 0
 k

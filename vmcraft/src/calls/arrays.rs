@@ -110,7 +110,10 @@ impl Guest {
         let there = devices.len().saturating_add(missing.count_ones() as usize);
         let spares = number("spare", spare.unwrap_or(0))?;
         let places = nrdevices.map_or(Ok(there.saturating_sub(spares)), |n| number("nrdevices", n))?;
-        if places.saturating_add(spares) != there || there < 2 {
+        if places < 2 {
+            return Err(Error::Usage(format!("an array of {places} members: at least 2 are needed")));
+        }
+        if places.saturating_add(spares) != there {
             return Err(Error::Usage(format!(
                 "{} devices and {} missing ones do not make {places} members and {spares} spares",
                 devices.len(),
@@ -161,7 +164,7 @@ impl Guest {
         let (name, uuid) = (name.to_owned(), array.uuid.clone());
         self.refuse_mounted(&name)?;
         self.refuse_in_use(&name)?;
-        self.stack.set_running(&uuid, false);
+        self.stack.stop_array(&uuid);
         self.reopen_volumes();
         Ok(())
     }

@@ -31,13 +31,10 @@ impl Stack {
         &self.arrays
     }
 
-    /// Shows an array, by its UUID, or does not, from the next scan on.
-    pub(crate) fn set_running(&mut self, uuid: &str, running: bool) {
-        if running {
-            self.stopped_arrays.remove(uuid);
-        } else {
-            self.stopped_arrays.insert(uuid.to_owned());
-        }
+    /// Shows an array, by its UUID, no more from the next scan on. Its number is free.
+    pub(crate) fn stop_array(&mut self, uuid: &str) {
+        self.stopped_arrays.insert(uuid.to_owned());
+        self.array_numbers.remove(uuid);
     }
 
     /// The arrays that the members met so far make up. Nothing if no member is new.
@@ -48,7 +45,8 @@ impl Stack {
             return Vec::new();
         }
         self.known_array_members = members.len();
-        let scanned = md::scan(&members);
+        let mut scanned = md::scan(&members);
+        scanned.arrays.retain(|array| !self.stopped_arrays.contains(&array.uuid));
         for damaged in &scanned.damaged {
             if let Some(container) = self.containers.get_mut(&damaged.name) {
                 container.note = Some(damaged.error.to_string());
@@ -61,9 +59,7 @@ impl Stack {
             let number = self.array_numbers.get(&array.uuid).copied().unwrap_or_default();
             let name = device(number);
             self.note_array_members(&name, &array);
-            if !self.stopped_arrays.contains(&array.uuid) {
-                found.push(volume(name.clone(), &array));
-            }
+            found.push(volume(name.clone(), &array));
             self.arrays.push((name, array));
         }
         found

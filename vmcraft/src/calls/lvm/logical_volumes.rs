@@ -4,7 +4,7 @@ use vmcraft_macros::api;
 use vmcraft_volume::lvm::{LogicalVolume, NewVolume, Size, VolumeGroup};
 
 use super::physical_volumes::count;
-use super::volume_error;
+use super::{plain_group, volume_error};
 use crate::value::record;
 use crate::{DeviceName, Error, Guest, Result};
 
@@ -283,8 +283,7 @@ impl Guest {
         };
         let new = NewVolume { name, size, stripes, stripe_size };
         let devices = self.devices_of_group(group)?;
-        let group = self.volume_group(group)?.name().to_owned();
-        self.change_lvm(&devices, |lvm, author| lvm.create_volume(&group, &new, author).map(drop))
+        self.change_lvm(&devices, |lvm, author| lvm.create_volume(plain_group(group), &new, author).map(drop))
     }
 
     fn resize_volume(&mut self, device: &DeviceName, size: Size) -> Result<()> {

@@ -30,8 +30,7 @@ impl Guest {
     /// The volume group with this name or UUID.
     fn volume_group(&self, name: &str) -> Result<&VolumeGroup> {
         self.launched()?;
-        let name = name.strip_prefix("/dev/").unwrap_or(name);
-        self.stack.lvm().group(name).map_err(volume_error)
+        self.stack.lvm().group(plain_group(name)).map_err(volume_error)
     }
 
     /// The names of the volume groups, sorted.
@@ -137,4 +136,9 @@ impl Guest {
         }
         Ok(())
     }
+}
+
+/// The name of a volume group, which LVM takes as the directory of its devices, too.
+fn plain_group(name: &str) -> &str {
+    name.strip_prefix("/dev/").unwrap_or(name)
 }

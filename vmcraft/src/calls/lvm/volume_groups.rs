@@ -5,6 +5,7 @@ use vmcraft_macros::api;
 use vmcraft_volume::lvm::VgReport;
 
 use super::physical_volumes::count;
+use super::plain_group;
 use crate::device::parse_disk_name;
 use crate::value::record;
 use crate::{Error, Guest, Result};
@@ -125,6 +126,7 @@ impl Guest {
     /// vgcreate vg "/dev/sda1 /dev/sdb1"
     /// ```
     pub fn vgcreate(&mut self, volgroup: &str, physvols: &[BString]) -> Result<()> {
+        let volgroup = plain_group(volgroup);
         let is_taken = matches!(volgroup, "mapper" | "md" | "disk" | "fd")
             || parse_disk_name(&format!("/dev/{volgroup}")).is_some();
         if is_taken {
@@ -146,7 +148,7 @@ impl Guest {
     /// ```
     pub fn vgremove(&mut self, vgname: &str) -> Result<()> {
         let devices = self.devices_of_unused_group(vgname)?;
-        self.change_lvm(&devices, |lvm, _| lvm.remove_group(vgname))
+        self.change_lvm(&devices, |lvm, _| lvm.remove_group(plain_group(vgname)))
     }
 
     /// Rename a volume group
@@ -158,7 +160,9 @@ impl Guest {
     /// ```
     pub fn vgrename(&mut self, volgroup: &str, newvolgroup: &str) -> Result<()> {
         let devices = self.devices_of_unused_group(volgroup)?;
-        self.change_lvm(&devices, |lvm, author| lvm.rename_group(volgroup, newvolgroup, author))
+        self.change_lvm(&devices, |lvm, author| {
+            lvm.rename_group(plain_group(volgroup), plain_group(newvolgroup), author)
+        })
     }
 
     /// Give a volume group a random UUID
@@ -168,7 +172,7 @@ impl Guest {
     /// ```
     pub fn vgchange_uuid(&mut self, vg: &str) -> Result<()> {
         let devices = self.devices_of_group(vg)?;
-        self.change_lvm(&devices, |lvm, author| lvm.renew_group_uuid(vg, author))
+        self.change_lvm(&devices, |lvm, author| lvm.renew_group_uuid(plain_group(vg), author))
     }
 
     /// Give all volume groups random UUIDs
