@@ -311,6 +311,23 @@ fn internal_snapshots_can_be_looked_at() {
     assert_eq!(ok(before), "small-guest.example.com\n\n");
     let done = output(Command::new(binary()).arg("--snapshot=nosuch").arg("-a").arg(&image).arg("run"));
     assert!(errors(&done).contains("nosuch"), "{}", errors(&done));
+    // What was changed in one was thrown away without a word.
+    let file = dir.path().join("file");
+    fs::write(&file, "x").expect("own directory");
+    for (tool, words) in [
+        ("virt-customize", &["--hostname", "x"][..]),
+        ("virt-sysprep", &[]),
+        ("virt-edit", &["-e", "s/x/y/", "/etc/hostname"]),
+        ("virt-copy-in", &["file", "/"]),
+        ("virt-tar-in", &["file", "/"]),
+        ("virt-format", &[]),
+    ] {
+        let mut command = Command::new(named(tool, dir.path()));
+        command.current_dir(dir.path()).arg("--snapshot=before").arg("-a").arg(&image).args(words);
+        let done = output(&mut command);
+        assert_eq!(done.status.code(), Some(1), "{tool}");
+        assert!(errors(&done).contains("--snapshot=before: "), "{tool}: {}", errors(&done));
+    }
 }
 
 #[test]

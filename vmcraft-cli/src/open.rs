@@ -36,6 +36,19 @@ impl GuestOptions {
         Ok(guest)
     }
 
+    /// Refuses disks that are never written to, for programs that do nothing but change disks.
+    pub(crate) fn refuse_snapshots(&self) -> Result<()> {
+        for drive in self.drives.0.iter().filter(|_| !self.opens_read_only()) {
+            if let Drive::Image { name, snapshot: Some(snapshot), .. } = drive {
+                return Err(message(format!(
+                    "--snapshot={snapshot}: {}: a snapshot is not changed; without the option, the disk as it is now is",
+                    name.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the images are never written to.
     fn opens_read_only(&self) -> bool {
         self.ro || self.dry_run || self.only_looks

@@ -12,7 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use vmcraft::Guest;
 use vmcraft::customize::{OPTIONS, Operation, Options, Said};
 
-use crate::error::{Error, Result, message};
+use crate::error::{Result, message};
 use crate::open::report_warnings;
 use crate::options::GuestOptions;
 use crate::output::visible;
@@ -116,6 +116,7 @@ impl Changing {
             root: self.root.clone(),
             ..self.tool.guest_options()
         };
+        options.refuse_snapshots()?;
         let mut guest = options.guest()?;
         options.launch(&mut guest)?;
         let changes = Options {
@@ -126,7 +127,7 @@ impl Changing {
         report_warnings(&mut guest);
         changed?;
         log.step("Finishing off");
-        guest.commit().map_err(|e| Error::call("commit", e))?;
+        guest.commit()?;
         report_warnings(&mut guest);
         if self.dry_run {
             report::note(&"dry run: nothing was written to the disks");

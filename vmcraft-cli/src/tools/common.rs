@@ -106,12 +106,14 @@ pub(crate) struct WriteOptions {
 impl WriteOptions {
     /// Opens the disks to write them, with nothing mounted.
     pub(crate) fn open(&self) -> Result<Guest> {
-        open(&GuestOptions {
+        let options = GuestOptions {
             drives: self.drives.clone(),
             verbose: self.verbose,
             trace: self.trace,
             ..GuestOptions::default()
-        })
+        };
+        options.refuse_snapshots()?;
+        open(&options)
     }
 
     /// Says which call is made, if `-x` asks for it.

@@ -56,13 +56,14 @@ impl Tool for Edit {
         let mounts = self.mounts.mounts.clone();
         let options =
             GuestOptions { ro: false, inspector: mounts.is_empty(), mounts, ..self.options.guest_options() };
+        options.refuse_snapshots()?;
         let mut guest = options.guest()?;
         options.launch(&mut guest)?;
         for file in &self.files {
             self.edit(&mut guest, file)?;
         }
         trace(&self.options, format_args!("commit"));
-        guest.commit().map_err(|e| Error::call("commit", e))?;
+        guest.commit()?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -104,6 +104,9 @@ fn run_command(name: &'static str, mut options: ShellOptions, access: Access) ->
     }
     options.guest.ro = access == Access::Read;
     options.guest.rw = access == Access::Write;
+    if access == Access::Write {
+        options.guest.refuse_snapshots()?;
+    }
     options.guest.inspector = options.guest.mounts.is_empty();
     options.commands.insert(0, OsString::from(name));
     shell::run(&options)
