@@ -1,5 +1,6 @@
 //! `vmcraft filesystems`: the tree of devices.
 
+use std::fs;
 use std::process::Command;
 
 use crate::support::{binary, output};
@@ -84,6 +85,44 @@ fn degraded_logical_volumes_are_told_from_whole_ones() {
         }
     }
     assert!(!warnings.contains("WARN"), "{warnings}");
+}
+
+#[test] // No key would help: it is not called locked.
+fn an_encrypted_device_without_a_whole_header_is_not_called_locked() {
+    let dir = testkit::tempdir();
+    let image = dir.path().join("disk.img");
+    fs::write(&image, vec![0; 17 << 20]).expect("space for an image");
+    let key = dir.path().join("key");
+    fs::write(&key, "secret").expect("a key file");
+    let mut format = Command::new(testkit::require("cryptsetup"));
+    format.args([
+        "luksFormat",
+        "-q",
+        "--type",
+        "luks2",
+        "--pbkdf",
+        "pbkdf2",
+        "--pbkdf-force-iterations",
+        "1000",
+    ]);
+    let done = output(format.arg(&image).arg(&key));
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+
+    let note = || {
+        let done = output(Command::new(binary()).args(["filesystems", "--json"]).arg(&image));
+        let tree: serde_json::Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        assert_eq!(tree[0]["content"], "crypto_LUKS");
+        tree[0]["note"].as_str().expect("a note").to_owned()
+    };
+    assert_eq!(note(), "locked: open it with --key");
+    // Each copy of the header has its checksum at byte 448 and is 16 KiB long.
+    let mut bytes = fs::read(&image).expect("the image");
+    for copy in [0, 16384] {
+        bytes[copy + 448] ^= 1;
+        fs::write(&image, &bytes).expect("space for an image");
+        let is_bad = note().starts_with("corrupt LUKS2 header: checksum");
+        assert_eq!(is_bad, copy > 0, "one of two is enough");
+    }
 }
 
 #[test]
