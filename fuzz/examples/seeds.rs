@@ -1,6 +1,7 @@
 //! Writes the inputs that fuzzing starts from, made of the images in `fixtures/` and by the formats' own tools, into
 //! `corpus/TARGET/` of the directory given.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
@@ -9,12 +10,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use testkit::{corpus, require, run_ok, tempdir, volumes};
-use vmcraft_block::{Access, BlockDevice, Transaction, TransactionOptions};
+use testkit::device::{Hooked, Request};
+use testkit::{corpus, require, run_ok, tempdir};
+use vmcraft_block::{Access, BlockDevice, MemoryDevice, Transaction, TransactionOptions};
 use vmcraft_fuzz::section::{CONTENT, HEADERS, IMAGE, Image, cut_off, session_disk, session_options};
-use vmcraft_fuzz::{ALL, ENDS, disk, encode, encode_files, thin_kind};
+use vmcraft_fuzz::{disk, encode, encode_files, members, thin_kind, volumes};
 
 fn main() {
     let corpus = std::env::args_os().nth(1).expect("the directory of the corpus");
@@ -25,10 +28,10 @@ fn main() {
             .and_then(|()| fs::write(dir.join(name), bytes))
             .expect("a place for the seeds");
     };
-    for name in volumes::names("") {
-        let case = volumes::case(&name);
+    for name in testkit::volumes::names("") {
+        let case = testkit::volumes::case(&name);
         let disks: Vec<Vec<u8>> = case.disks.iter().map(|disk| fs::read(disk).expect("a disk")).collect();
-        save("volumes", &name, &encode(&disks, ENDS, |_| 0));
+        save("volumes", &name, &what_is_read(&disks));
         if name.starts_with("lvm-") || name == "stack-thin-on-raid" {
             save("lvm_text", &name, &lvm_text(&disks[0]));
         }
@@ -40,7 +43,7 @@ fn main() {
     let metadata = testkit::workspace().join("fixtures/images/volumes/dm-thin/metadata.img.zst");
     let image = dir.path().join("metadata.img");
     run_ok("zstd", ["-dqf".as_ref(), metadata.as_os_str(), "-o".as_ref(), image.as_os_str()]);
-    save("thin", "metadata", &encode(&[fs::read(&image).expect("the metadata")], ENDS, thin_kind));
+    save("thin", "metadata", &encode(&[fs::read(&image).expect("the metadata")], thin_kind, all));
 
     for (index, options) in
         ["-text2", "-text3", "-text4", "-text4 -O inline_data,^has_journal -I 256"].iter().enumerate()
@@ -60,7 +63,7 @@ fn main() {
             "mke2fs",
             words.into_iter().map(OsString::from).chain([tree.into(), image.clone().into(), "512".into()]),
         );
-        save("ext4", &index.to_string(), &encode(&[fs::read(&image).expect("the image")], ENDS, |_| 0));
+        save("ext4", &index.to_string(), &encode(&[fs::read(&image).expect("the image")], |_| 0, all));
     }
     for (name, options) in [
         ("v2", "compat=0.10,cluster_size=512"),
@@ -88,6 +91,41 @@ fn main() {
     texts(&save);
 }
 
+/// What wants all blocks.
+fn all(_: usize, _: u64) -> bool {
+    true
+}
+
+/// Disks, of which what is read is kept when the volumes on them are found and opened. What else is there is content,
+/// which has no structure.
+fn what_is_read(disks: &[Vec<u8>]) -> Vec<u8> {
+    let sectors: Arc<Mutex<HashSet<(usize, u64)>>> = Arc::default();
+    let watch = |(number, disk): (usize, &Vec<u8>)| -> Arc<dyn BlockDevice> {
+        let seen = sectors.clone();
+        let hook = move |request| {
+            if let Request::Read(at, len) = request {
+                let range = at / 512..at.saturating_add(len).div_ceil(512);
+                seen.lock().expect("no panic").extend(range.map(|sector| (number, sector)));
+            }
+            Ok(())
+        };
+        Arc::new(Hooked { inner: MemoryDevice::new(disk.clone()), hook })
+    };
+    let mut devices = disks.iter().enumerate().map(watch).collect();
+    for _ in 0..3 {
+        devices = volumes(&members(devices));
+    }
+    let sectors = sectors.lock().expect("no panic");
+    let is_free = |disk: usize, sector: u64| {
+        let at = usize::try_from(sector * 512).expect("a small disk");
+        // Blocks of an LDM database that hold no record: there are thousands.
+        disks[disk][at..at + 512]
+            .chunks(128)
+            .all(|block| block.starts_with(b"VBLK") && block[14..16] == [0; 2])
+    };
+    encode(disks, |_| 0, |disk, sector| sectors.contains(&(disk, sector)) && !is_free(disk, sector))
+}
+
 /// Writes an input of a target.
 type Save<'a> = dyn Fn(&str, &str, &[u8]) + 'a;
 
@@ -111,30 +149,20 @@ fn partitions(dir: &Path, save: &Save<'_>) {
     ] {
         shell(dir, &format!("rm -f disk; truncate -s 8M disk; {script}"));
         let disk = fs::read(dir.join("disk")).expect("the disk");
-        save("partitions", name, &encode(&[disk], ENDS, |_| 0));
+        save("partitions", name, &encode(&[disk], |_| 0, all));
     }
 }
 
-/// The boot sector and the metadata of the corpus's volumes.
 fn bitlocker(dir: &Path, save: &Save<'_>) {
     let Some(corpus) = corpus::dir() else { return };
-    for row in ["dissect-bde-aes", "dissect-bde-decrypted", "ul"]
+    for row in ["dissect-bde-aes", "dissect-bde-decrypted"]
         .iter()
         .flat_map(|name| corpus::rows(&corpus, &format!("bitlocker/{name}")))
     {
         let image = corpus::unpack(&corpus, &row, dir);
         let volume = fs::read(&image).expect("unpacked");
         fs::remove_file(image).expect("it is ours");
-        let mut kept = vec![0; volume.len() / 512 * 512];
-        kept[..512].copy_from_slice(&volume[..512]);
-        for field in [176, 184, 192] {
-            let at = u64::from_le_bytes(volume[field..field + 8].try_into().expect("8 bytes"));
-            let block = usize::try_from(at).ok().and_then(|at| Some(at..at.checked_add(4096)?));
-            if let Some(block) = block.filter(|block| block.end <= kept.len()) {
-                kept[block.clone()].copy_from_slice(&volume[block]);
-            }
-        }
-        save("volumes", &row.path.replace('/', "-"), &encode(&[kept], ENDS, |_| 0));
+        save("volumes", &row.path.replace('/', "-"), &what_is_read(&[volume]));
     }
 }
 
@@ -157,7 +185,7 @@ fn ext4_journal(dir: &Path, save: &Save<'_>) {
             ),
         );
         let image = fs::read(dir.join("image")).expect("the image");
-        save("ext4_journal", name, &encode(&[image], ALL, |_| 0));
+        save("ext4_journal", name, &encode(&[image], |_| 0, all));
     }
 }
 
@@ -245,7 +273,7 @@ fn session(how: u8, images: &[Image; 2], path: &Path) -> Vec<u8> {
     let mut file = fs::read(path).expect("the file");
     file.resize(file.len().next_multiple_of(512), 0);
     let [first, second] = images.each_ref().map(|image| content(&*image.device));
-    [&[how][..], &encode(&[first, second, file], ENDS, |_| 0)].concat()
+    [&[how][..], &encode(&[first, second, file], |_| 0, all)].concat()
 }
 
 fn journals(save: &Save<'_>) {

@@ -1,22 +1,24 @@
 //! Disks as a fuzzer's input: only what is not zeros is in it.
 //!
 //! A disk is its number of sectors of 512 bytes (u32), how many blocks follow (u8), and the blocks: which checksum is made
-//! to fit (u8, see [`crate::seal`]), the sector (u32), and 512 bytes, or 4096 where there is such a checksum. Those of a
-//! GPT and of BitLocker always are.
+//! to fit (u8, see [`crate::seal`]), the sector (u32), and 512 bytes, or 4096 where there is such a checksum. Those
+//! over more than a block always are made to fit.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::device::{Hooked, Request, Sparse};
-use testkit::seal::{bitlocker_volume, gpt};
 use vmcraft_block::BlockDevice;
 
-use crate::seal::seal;
+use crate::seal::{seal, seal_disk};
 
 const SECTOR: usize = 512;
 /// How many sectors may be written to one disk: a decoder that writes more than this has lost its bearings.
 const MOST_WRITTEN: usize = 16384;
+
+/// How many blocks an input has at most.
+const MOST_BLOCKS: usize = 500;
 
 /// A disk of zeros.
 pub fn disk(size: u64) -> Arc<dyn BlockDevice> {
@@ -49,48 +51,49 @@ pub fn decode(mut input: &[u8]) -> Vec<Arc<dyn BlockDevice>> {
             let _ = device.write_at(sector * SECTOR as u64, &bytes);
             rest = after;
         }
-        let _ = gpt(&*device).and_then(|()| bitlocker_volume(&*device));
+        let _ = seal_disk(&*device);
         disks.push(device);
         input = rest;
     }
     disks
 }
 
-/// How many blocks of a disk are kept that come first and last. What is between is content, which has no structure.
-pub const ENDS: (usize, usize) = (40, 12);
-/// As many as there can be.
-pub const ALL: (usize, usize) = (255, 0);
-
-/// An input of these disks, with those of their blocks that come first and last. `kind` says which checksum a
-/// block of 4096 bytes has.
-pub fn encode(disks: &[Vec<u8>], (head, tail): (usize, usize), kind: impl Fn(&[u8]) -> u8) -> Vec<u8> {
+/// An input of these disks, with those blocks that `is_wanted`, by disk and sector: if there are too many, those that
+/// come first and last. `kind` says which checksum a block of 4096 bytes has.
+pub fn encode(
+    disks: &[Vec<u8>],
+    kind: impl Fn(&[u8]) -> u8,
+    is_wanted: impl Fn(usize, u64) -> bool,
+) -> Vec<u8> {
     let mut input = Vec::new();
-    for disk in disks {
-        let mut blocks = Vec::new();
+    for (number, disk) in disks.iter().enumerate() {
+        let mut blocks: Vec<(u8, u32, &[u8])> = Vec::new();
         for (index, block) in disk.chunks(8 * SECTOR).enumerate() {
             let sector = u32::try_from(index * 8).expect("a small disk");
             match if block.len() == 8 * SECTOR { kind(block) } else { 0 } {
                 0 => blocks.extend(
                     (sector..)
                         .zip(block.chunks_exact(SECTOR))
-                        .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+                        .filter(|(sector, bytes)| {
+                            bytes.iter().any(|byte| *byte != 0) && is_wanted(number, u64::from(*sector))
+                        })
                         .map(|(sector, bytes)| (0, sector, bytes)),
                 ),
                 kind => blocks.push((kind, sector, block)),
             }
         }
-        let kept: Vec<_> = blocks
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index < head || index + tail >= blocks.len())
-            .map(|(_, block)| block)
-            .collect();
+        // What is between is most often content, which has no structure.
+        let most = (MOST_BLOCKS / disks.len()).min(255);
+        if blocks.len() > most {
+            let head = most * 2 / 3;
+            blocks.drain(head..blocks.len() - (most - head));
+        }
         input.extend(u32::try_from(disk.len() / SECTOR).expect("a small disk").to_le_bytes());
-        input.push(u8::try_from(kept.len()).expect("255 at most"));
-        for (kind, sector, bytes) in kept {
-            input.push(*kind);
+        input.push(u8::try_from(blocks.len()).expect("255 at most"));
+        for (kind, sector, bytes) in blocks {
+            input.push(kind);
             input.extend(sector.to_le_bytes());
-            input.extend(*bytes);
+            input.extend(bytes);
         }
     }
     input

@@ -1,10 +1,17 @@
 //! Where checksums are in a fuzzer's input, which are made to fit there.
 
+use std::io;
+
 use testkit::seal;
 use vmcraft_block::{BlockDevice, MemoryDevice};
 
 /// How large the text of [`lvm`] may be.
 pub const LVM_TEXT_LIMIT: usize = (1 << 20) - 8192;
+
+/// What a superblock of md begins with: the magic number and the version.
+const MD_VERSION_0: &[u8] = b"\xfc\x4e\x2b\xa9\0\0\0\0";
+/// See [`MD_VERSION_0`].
+const MD_VERSION_1: &[u8] = b"\xfc\x4e\x2b\xa9\x01\0\0\0";
 
 /// Makes the checksums fit that tell themselves by a magic number, and the one that `kind` (from 1) names.
 pub fn seal(kind: u8, block: &mut [u8]) {
@@ -14,10 +21,25 @@ pub fn seal(kind: u8, block: &mut [u8]) {
         seal::lvm_label(block);
     } else if block[4..].starts_with(b" LVM2 x[5A%r0N*>") {
         seal::lvm_header(block);
-    } else if block.starts_with(&0xa92b_4efc_u32.to_le_bytes()) {
-        // Of 0.90 the 4096 bytes lie in 8 blocks, of which the others are mostly zeros.
+    } else if block.starts_with(MD_VERSION_1) {
         seal::md(block);
     }
+}
+
+/// Makes the checksums fit that are over more than a block.
+pub fn seal_disk(disk: &dyn BlockDevice) -> io::Result<()> {
+    seal::gpt(disk)?;
+    seal::bitlocker_volume(disk)?;
+    // An md superblock of version 0.90 lies in the last 64 KiB but for a rest.
+    let mut superblock = [0; 4096];
+    if let Some(at) = (disk.size() & !0xffff).checked_sub(0x1_0000)
+        && disk.read_at(at, &mut superblock).is_ok()
+        && superblock.starts_with(MD_VERSION_0)
+    {
+        seal::md(&mut superblock);
+        disk.write_at(at, &superblock)?;
+    }
+    Ok(())
 }
 
 /// Which kind of block of dm-thin this is.
