@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::thread;
+use std::time::Duration;
 
 use nix::libc::_POSIX_VDISABLE;
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -13,6 +14,9 @@ use vmcraft::Key;
 use super::{ENDED, MOST_BYTES, NoKey};
 use crate::interrupt;
 use crate::terminal::Settings;
+
+/// The process ends long before this is over. It goes on then where the signal is ignored, and no `/proc` said so.
+const UNTIL_ENDED: Duration = Duration::from_secs(10);
 
 /// Asks at a terminal until a line was typed. With `echo`, it is shown.
 pub(super) fn ask(terminal: &File, question: &str, echo: bool) -> Result<Key, NoKey> {
@@ -30,9 +34,9 @@ pub(super) fn ask(terminal: &File, question: &str, echo: bool) -> Result<Key, No
                     // It ends the process, and with it the others that the terminal would have told of it.
                     let _ = kill(Pid::from_raw(0), Signal::SIGINT);
                     // Where this thread has it blocked, another one waits for it and ends the process: nothing more is
-                    // asked meanwhile. If it is ignored, the process goes on.
-                    while SigSet::thread_get_mask().is_ok_and(|blocked| blocked.contains(Signal::SIGINT)) {
-                        thread::park();
+                    // asked meanwhile.
+                    if SigSet::thread_get_mask().is_ok_and(|blocked| blocked.contains(Signal::SIGINT)) {
+                        thread::sleep(UNTIL_ENDED);
                     }
                 }
                 return Err(NoKey::Interrupted);
