@@ -23,6 +23,8 @@ impl GuestOptions {
             guest.add_key(&selector, key);
         }
         let reader = self.key_reader();
+        // Whoever wrote the input counted a line for each device: one that no key takes would be taken for a command.
+        guest.use_key_files(!reader.asks_nobody());
         guest.set_key_prompt(Some(Box::new(move |device| reader.read(device).map_err(|e| e.to_string()))));
         guest.set_verbose(self.verbose || is_set(["VMCRAFT_DEBUG", "LIBGUESTFS_DEBUG"]))?;
         guest.set_trace(self.trace || is_set(["VMCRAFT_TRACE", "LIBGUESTFS_TRACE"]))?;

@@ -178,6 +178,12 @@ impl Guest {
         self.keys.set_prompt(prompt);
     }
 
+    /// Whether encrypted devices are opened with the key files that a guest's own crypttab names for them. They are,
+    /// unless this says otherwise: who answers the prompt then is asked for each device.
+    pub fn use_key_files(&mut self, are_used: bool) {
+        self.keys.leaves_files = !are_used;
+    }
+
     /// Takes what the user should know and no error said, such as a partition table's bad header.
     pub fn take_warnings(&mut self) -> Vec<String> {
         self.note_lost_snapshots();

@@ -17,6 +17,8 @@ pub(crate) struct Keys {
     /// The devices for which nobody had a key.
     declined: BTreeSet<String>,
     pub(crate) prompt: Option<KeyPrompt>,
+    /// Whether key files of guests are not used.
+    pub(crate) leaves_files: bool,
 }
 
 /// A key that was given.

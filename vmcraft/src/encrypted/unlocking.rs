@@ -52,8 +52,8 @@ impl Guest {
     /// opened. Gives the names of their contents.
     ///
     /// The keys are those of [`add_key`](Guest::add_key). Where none was given for a device, it is opened with the key
-    /// file that the crypttab of a guest names for it, as that guest opens it. Else
-    /// [`set_key_prompt`](Guest::set_key_prompt)'s is asked; if there is nobody to ask, the device stays
+    /// file that the crypttab of a guest names for it, as that guest opens it, unless
+    /// [`use_key_files`](Guest::use_key_files) says otherwise. Else [`set_key_prompt`](Guest::set_key_prompt)'s is asked; if there is nobody to ask, the device stays
     /// closed with a warning. A BitLocker volume whose protection is suspended needs no key. The content of a
     /// LUKS volume is named `/dev/mapper/luks-UUID`, that of a BitLocker volume on `/dev/sda2`
     /// `/dev/mapper/cryptsda2`.
@@ -123,7 +123,7 @@ impl Guest {
                 done => done?,
             }
         }
-        if progress.opened.len() == known {
+        if progress.opened.len() == known && !keys.leaves_files {
             for (device, key) in self.key_files(closed)? {
                 let is_same =
                     |tried: &(String, Key)| tried.0 == device && tried.1.as_bytes() == key.as_bytes();
