@@ -26,10 +26,9 @@ pub(crate) struct KeyOption {
 impl KeyOption {
     /// Reads `ID:key:TEXT`, `ID:file:NAME` and `ID:env:VARIABLE`.
     pub(crate) fn parse(option: &str) -> Result<Self> {
-        let mut parts = option.splitn(3, ':');
-        // What stands after the first colon may be the key.
-        let (selector, kind, value) =
-            (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
+        let (selector, rest) = split_selector(option);
+        // What stands after the selector may be the key.
+        let (kind, value) = rest.split_once(':').map_or((rest, None), |(kind, value)| (kind, Some(value)));
         let key = match (kind, value) {
             ("key", Some(text)) if !selector.is_empty() => Key::new(text.as_bytes().to_vec()),
             ("file", Some(name)) if !selector.is_empty() && !name.is_empty() => {
@@ -61,6 +60,15 @@ impl KeyOption {
         };
         Ok(Self { selector: selector.to_owned(), key })
     }
+}
+
+/// The selector, and what follows its colon. The name of an array has a colon of its own in `/dev/md/HOST:NAME`.
+fn split_selector(option: &str) -> (&str, &str) {
+    let colon = match option.starts_with("/dev/md/") {
+        true => [":key:", ":file:", ":env:"].iter().filter_map(|kind| option.find(kind)).min(),
+        false => option.find(':'),
+    };
+    colon.map_or((option, ""), |colon| (&option[..colon], &option[colon + 1..]))
 }
 
 /// The content of a file. The newline after a passphrase is not part of it; one at the end of random bytes is.
@@ -175,8 +183,14 @@ mod tests {
     fn options_give_keys() {
         let option = KeyOption::parse("/dev/sda2:key:a:b c").unwrap();
         assert_eq!((option.selector.as_str(), option.key.as_bytes()), ("/dev/sda2", &b"a:b c"[..]));
+        let option = KeyOption::parse("/dev/md/host:name:key:a:file:b").unwrap();
+        assert_eq!(
+            (option.selector.as_str(), option.key.as_bytes()),
+            ("/dev/md/host:name", &b"a:file:b"[..])
+        );
         for bad in [
             "",
+            "/dev/md/host:secret",
             "secret",
             "all:secret",
             "all:key",
