@@ -62,11 +62,16 @@ impl KeyOption {
     }
 }
 
-/// The selector, and what follows its colon. The name of an array has a colon of its own in `/dev/md/HOST:NAME`.
+/// The selector, and what follows its colon. The name of an array has a colon of its own in `/dev/md/HOST:NAME`. What
+/// stands behind the next one may be a passphrase, and is not searched.
 fn split_selector(option: &str) -> (&str, &str) {
-    let colon = match option.starts_with("/dev/md/") {
-        true => [":key:", ":file:", ":env:"].iter().filter_map(|kind| option.find(kind)).min(),
-        false => option.find(':'),
+    let is_kind = |rest: &str| ["key:", "file:", "env:"].iter().any(|kind| rest.starts_with(kind));
+    let mut colons = option.match_indices(':').map(|(at, _)| at);
+    let first = colons.next();
+    let second = colons.next().filter(|at| is_kind(&option[at + 1..]));
+    let colon = match first {
+        Some(at) if option.starts_with("/dev/md/") && !is_kind(&option[at + 1..]) => second.or(first),
+        _ => first,
     };
     colon.map_or((option, ""), |colon| (&option[..colon], &option[colon + 1..]))
 }
@@ -191,6 +196,7 @@ mod tests {
         for bad in [
             "",
             "/dev/md/host:secret",
+            "/dev/md/name:kez:secret:key:secret",
             "secret",
             "all:secret",
             "all:key",
