@@ -464,6 +464,32 @@ fn a_signal_at_a_question_leaves_the_terminal_as_it_was() {
     assert_eq!(terminal.ends().1, "0");
 }
 
+#[test] // It would be stopped again where it gives the terminal its settings, which are not its own then.
+fn a_signal_ends_what_was_stopped_at_a_question() {
+    let ended =
+        "pid=$(jobs -p); kill $pid; kill -CONT $pid; while kill -0 $pid; do :; done 2>/dev/null; wait $pid";
+    let mut terminal = Terminal::run(&format!("set -m; env --default-signal {CAT}; {ended}"));
+    terminal.asked_for("/dev/sda2").types("corr\u{1a}");
+    let (shown, status) = terminal.ends();
+    assert_eq!(status, "143", "{shown}");
+    assert!(!shown.contains("corr"), "{shown}");
+}
+
+#[test] // A terminal that was stopped by ^S takes nothing: nobody waits for it.
+fn a_signal_ends_a_question_at_a_terminal_that_is_stopped() {
+    let mut terminal = Terminal::run("env --default-signal sh -c 'echo pid $$; exec $VMCRAFT -i cat /x'");
+    terminal.sees("pid ");
+    let pid = terminal.sees("\r\n");
+    terminal.asked_for("/dev/sda2").types("\u{13}");
+    testkit::run_ok("kill", ["-TERM", &pid]);
+    while testkit::run("kill", ["-0", &pid]).status.success() {
+        std::thread::yield_now();
+    }
+    terminal.types("\u{11}");
+    let (shown, status) = terminal.ends();
+    assert_eq!(status, "143", "{shown}");
+}
+
 #[test]
 fn a_signal_at_the_prompt_leaves_the_terminal_as_it_was() {
     let mut terminal = Terminal::run("env --default-signal sh -c 'echo pid $$; exec \"$VMCRAFT\"'");

@@ -1,16 +1,20 @@
 //! ^C, which ends the call that is running, and the other signals that end a process.
 //!
-//! The signals are blocked in every thread but one that waits for them, so no code runs in a signal
-//! handler. Programs that the shell starts get an unblocked mask from the standard library.
+//! SIGINT is blocked in every thread but one that waits for it. The others have a handler, which gives the terminal its
+//! settings back and nothing else. Programs that the shell starts get an unblocked mask from the standard library, and
+//! no handlers.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
 
 use crate::terminal;
 
@@ -60,7 +64,7 @@ fn state() -> Option<MutexGuard<'static, State>> {
 /// is started, so that all have them blocked.
 pub(crate) fn take_over() -> io::Result<()> {
     let mut result = Ok(());
-    TAKEN_OVER.call_once(|| result = wait_for_signals());
+    TAKEN_OVER.call_once(|| result = take_over_signals());
     result
 }
 
@@ -69,36 +73,57 @@ pub(crate) fn leave_to_others() {
     TAKEN_OVER.call_once(|| {});
 }
 
-fn wait_for_signals() -> io::Result<()> {
-    let ignored = ignored();
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
-        // One that whoever started us had ignored, as nohup does, would come if it were blocked.
-        if ignored & (1 << (signal as u32 - 1)) == 0 {
-            signals.add(signal);
+fn take_over_signals() -> io::Result<()> {
+    for signal in [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTERM] {
+        // One that whoever started us had ignored, as nohup does, stays so.
+        if !is_ignored(signal)? {
+            end_by(signal)?;
         }
     }
+    if is_ignored(Signal::SIGINT)? {
+        return Ok(());
+    }
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
     signals.thread_block()?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        while let Ok(signal) = signals.wait() {
-            if signal == Signal::SIGINT && interrupted() {
-                continue;
+    std::thread::Builder::new().name("interrupt".into()).spawn(move || {
+        while signals.wait().is_ok() {
+            if !interrupted() {
+                terminal::give_back();
+                // It has its usual effect, which ends the process.
+                let _ = signals.thread_unblock();
+                let _ = raise(Signal::SIGINT);
             }
-            terminal::give_back();
-            // It has its usual effect, which ends the process.
-            let _ = signals.thread_unblock();
-            let _ = raise(signal);
         }
     })?;
     Ok(())
 }
 
-/// The signals that are ignored, bit by bit: the lowest is signal 1. Where there is no `/proc`, as in some rescue
-/// systems, none is known to be.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+/// Whether a signal has no effect.
+#[allow(unsafe_code)] // Only the C library tells what becomes of a signal.
+fn is_ignored(signal: Signal) -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing changes, and the old one is written to where there is room for it.
+    let result = unsafe { libc::sigaction(signal as libc::c_int, ptr::null(), action.as_mut_ptr()) };
+    Errno::result(result)?;
+    // SAFETY: the call succeeded, so it has written the action.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN)
+}
+
+/// Has a signal end the process with the terminal as it was. A handler does it, and no thread: it runs before a process
+/// that was stopped in the background goes on, which would be stopped again at the terminal.
+#[allow(unsafe_code)] // Handlers are installed in no other way.
+fn end_by(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::SA_RESETHAND, SigSet::empty());
+    // SAFETY: the handler takes no lock and no memory, and calls what may be called in one.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
+extern "C" fn end(signal: libc::c_int) {
+    terminal::give_back();
+    // It comes again after this handler, with its usual effect.
+    let _ = Signal::try_from(signal).and_then(raise);
 }
 
 /// Lets ^C end calls by this flag from now on. Between commands it ends the process, unless that stays.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::libc::_POSIX_VDISABLE;
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices};
 use nix::unistd::Pid;
 use vmcraft::Key;
 
@@ -15,7 +15,7 @@ use super::{ENDED, MOST_BYTES, NoKey};
 use crate::interrupt;
 use crate::terminal::Settings;
 
-/// The process ends long before this is over. It goes on then where the signal is ignored, and no `/proc` said so.
+/// The process ends long before this is over.
 const UNTIL_ENDED: Duration = Duration::from_secs(10);
 
 /// Asks at a terminal until a line was typed. With `echo`, it is shown.
@@ -65,35 +65,34 @@ enum Typed {
 /// process, and ^\ is a character: nothing would show again what is typed.
 struct Typing<'a> {
     terminal: &'a File,
-    before: Termios,
     echo: bool,
     /// A signal that ends the process must not leave it so.
-    _settings: Settings,
+    settings: Settings,
 }
 
 impl<'a> Typing<'a> {
     fn begin(terminal: &'a File, echo: bool) -> io::Result<Self> {
         use SpecialCharacterIndices::{VEOL, VEOL2, VINTR, VQUIT, VSUSP};
-        let before = termios::tcgetattr(terminal)?;
         let settings = Settings::keep(terminal.try_clone()?, "\n")?;
+        let control_chars = settings.before().control_chars;
         settings.change(|typing| {
             if !echo {
                 typing.local_flags.remove(LocalFlags::ECHO);
             }
             typing.local_flags.insert(LocalFlags::ICANON | LocalFlags::IEXTEN);
             for (signal, end) in [(VINTR, VEOL), (VSUSP, VEOL2)] {
-                typing.control_chars[end as usize] = before.control_chars[signal as usize];
+                typing.control_chars[end as usize] = control_chars[signal as usize];
                 typing.control_chars[signal as usize] = _POSIX_VDISABLE;
             }
             typing.control_chars[VQUIT as usize] = _POSIX_VDISABLE;
         })?;
-        Ok(Self { terminal, before, echo, _settings: settings })
+        Ok(Self { terminal, echo, settings })
     }
 
     /// The next line.
     fn line(&self) -> io::Result<Typed> {
         let is = |byte: u8, index: SpecialCharacterIndices| {
-            byte != _POSIX_VDISABLE && self.before.control_chars.get(index as usize) == Some(&byte)
+            byte != _POSIX_VDISABLE && self.settings.before().control_chars.get(index as usize) == Some(&byte)
         };
         // The terminal's own limit: it is not moved, which would leave copies.
         let mut line = Vec::with_capacity(4096);
@@ -118,7 +117,7 @@ impl<'a> Typing<'a> {
 impl Drop for Typing<'_> {
     fn drop(&mut self) {
         // A terminal that went away shows nothing either.
-        let _ = termios::tcsetattr(self.terminal, SetArg::TCSAFLUSH, &self.before);
+        let _ = termios::tcsetattr(self.terminal, SetArg::TCSAFLUSH, self.settings.before());
         if !self.echo {
             let mut out = self.terminal;
             let _ = out.write_all(b"\n");

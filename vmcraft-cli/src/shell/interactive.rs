@@ -136,7 +136,7 @@ impl Lines for Asked {
         let unusable = |e: io::Error| message(format!("cannot use the terminal: {e}"));
         let terminal = io::stdin().as_fd().try_clone_to_owned().map_err(unusable)?;
         // While a line is typed, the terminal is raw, and marks what is pasted.
-        let _settings = Settings::keep(terminal.into(), "\x1b[?2004l\n").map_err(|e| unusable(e.into()))?;
+        let _settings = Settings::keep(terminal.into(), "\x1b[?2004l\n").map_err(unusable)?;
         let line = if more { editor.readline("> ") } else { editor.readline(&self.prompt) };
         match line {
             Ok(line) => Ok(Some(line.into())),

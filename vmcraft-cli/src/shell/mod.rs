@@ -63,6 +63,8 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if options.serve {
         return remote::serve(session);
     }
+    // A pipe is waited for, which ^C ends.
+    let file = options.file.as_deref().map(Script::open).transpose()?;
     if !options.asks() {
         // ^C between two commands is as one in them: what is not written then must be said.
         interrupt::running_to_the_end();
@@ -70,7 +72,7 @@ pub(crate) fn run(options: &ShellOptions) -> Result<ExitCode> {
     if let Some(pid) = &options.remote {
         session.set_remote(remote::Client::new(pid)?);
     }
-    let result = execute(&mut session, &options);
+    let result = execute(&mut session, &options, file);
     if result.is_ok() && options.asks() {
         interactive::run(session)?;
         return Ok(ExitCode::SUCCESS);
@@ -100,12 +102,12 @@ fn adopt_old_syntax(options: &mut ShellOptions) {
 
 /// Runs what the options name, in this order: --run, -f, the words of the command line; without any
 /// of them, standard input.
-fn execute(session: &mut Session, options: &ShellOptions) -> Result<()> {
+fn execute(session: &mut Session, options: &ShellOptions, file: Option<Script>) -> Result<()> {
     for line in &options.run {
         session.run_script(&mut Script::from_text(line))?;
     }
-    if let Some(file) = &options.file {
-        session.run_script(&mut Script::open(file)?)?;
+    if let Some(mut file) = file {
+        session.run_script(&mut file)?;
     }
     if !options.commands.is_empty() {
         session.run_words(&command_words(options))?;
