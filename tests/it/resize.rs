@@ -1,6 +1,9 @@
 //! `virt-resize`: what it prints is what the real one prints, and the new disk holds what the old one held.
 
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -308,7 +311,10 @@ fn programs_are_told_what_happens() {
     for (options, why) in [
         (&["--machine-readable=json"][..], "not of the form fd:N, file:NAME"),
         (&["--machine-readable", "one.img"], "2 values required"),
-        (&["--machine-readable=fd:999", "one.img", "two.img"], "--machine-readable: No such file"),
+        (
+            &["--machine-readable=fd:999", "one.img", "two.img"],
+            "--machine-readable: descriptor 999 is not open",
+        ),
         (&[], "required arguments were not provided"),
     ] {
         let done = run(options);
@@ -342,6 +348,36 @@ fn programs_are_told_what_happens() {
     assert_eq!(last.0, "error");
     assert!(last.1.starts_with("There is a deficit of 5537792 bytes"), "{log}");
     assert!(done.stdout.is_empty());
+}
+
+#[test] // It was opened by its name in /proc, which sockets do not have.
+fn programs_are_told_through_descriptors_of_any_kind() {
+    let disks = Disks::new();
+    let features = |end: OwnedFd| {
+        // The shell gives it the number.
+        let script = "exec \"$0\" --machine-readable=fd:3 3>&0 </dev/null";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).arg(&disks.program).stdin(end).output().expect("the shell starts")
+    };
+    let (socket, mut from_socket) = UnixStream::pair().expect("sockets");
+    let (mut from_pipe, pipe) = io::pipe().expect("a pipe");
+    for (end, other) in
+        [(OwnedFd::from(socket), &mut from_socket as &mut dyn Read), (OwnedFd::from(pipe), &mut from_pipe)]
+    {
+        let done = features(end);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let mut told = String::new();
+        other.read_to_string(&mut told).expect("text");
+        assert!(told.starts_with("virt-resize\n") && done.stdout.is_empty(), "{told}");
+    }
+    // What was written there before stays: both write on from the same place.
+    let log = disks.dir.path().join("log");
+    let mut file = File::create(&log).expect("a file");
+    file.write_all(b"before\n").expect("written");
+    assert!(features(file.try_clone().expect("another").into()).status.success());
+    file.write_all(b"after\n").expect("written");
+    let log = fs::read_to_string(&log).expect("text");
+    assert!(log.starts_with("before\nvirt-resize\n") && log.ends_with("infile-uri\nafter\n"), "{log}");
 }
 
 /// The type and the text of a message, whose other field is a mark of time.

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use jiff::Timestamp;
+use nix::libc;
 use serde_json::Value;
 
 /// What this version can do, by virt-resize's names.
@@ -16,8 +17,8 @@ pub(super) const FEATURES: &[&str] =
 pub(super) enum Machine {
     Stdout,
     Stderr,
-    /// An open descriptor.
-    Descriptor(u32),
+    /// A descriptor that whoever started the program left open.
+    Descriptor(RawFd),
     /// A file, which is made anew.
     File(String),
 }
@@ -30,9 +31,10 @@ impl Machine {
             Some(("stream", "stdout")) => Ok(Self::Stdout),
             Some(("stream", "stderr")) => Ok(Self::Stderr),
             Some(("file", name)) if !name.is_empty() => Ok(Self::File(name.to_owned())),
-            Some(("fd", number)) => {
-                number.parse().map(Self::Descriptor).map_err(|_| format!("{number:?} is not a number"))
-            }
+            Some(("fd", number)) => match number.parse() {
+                Ok(number) if number >= 0 => Ok(Self::Descriptor(number)),
+                _ => Err(format!("{number:?} is not the number of a descriptor")),
+            },
             _ => Err("not of the form fd:N, file:NAME, stream:stdout or stream:stderr".to_owned()),
         }
     }
@@ -42,13 +44,24 @@ impl Machine {
         Ok(match self {
             Self::Stdout => Box::new(io::stdout()),
             Self::Stderr => Box::new(io::stderr()),
-            Self::Descriptor(number) => {
-                let name = Path::new("/proc/self/fd").join(number.to_string());
-                Box::new(File::options().append(true).open(name)?)
-            }
+            Self::Descriptor(number) => Box::new(inherited(*number)?),
             Self::File(name) => Box::new(File::create(name)?),
         })
     }
+}
+
+/// What a descriptor leads to that was open when the program was started.
+#[allow(unsafe_code)] // The user gives it as a number.
+fn inherited(number: RawFd) -> io::Result<File> {
+    // SAFETY: this reads flags of the process, whatever the number is.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    // Those that the program opened itself, for which the number was free, are closed by exec.
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::other(format!("descriptor {number} is not open")));
+    }
+    // SAFETY: it is open, and nothing here closes a descriptor that it did not open.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(descriptor.try_clone_to_owned()?.into())
 }
 
 /// A message, as a line.
@@ -70,6 +83,7 @@ mod tests {
             ("file:a:b", Some(Machine::File("a:b".to_owned()))),
             ("file:", None),
             ("fd:x", None),
+            ("fd:-1", None),
             ("json", None),
         ] {
             assert_eq!(Machine::parse(text).ok(), expected, "{text}");
