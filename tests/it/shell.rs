@@ -20,7 +20,7 @@ impl Guest {
     }
 }
 
-fn with_input(command: &mut Command, input: &str) -> Output {
+fn with_input(command: &mut Command, input: impl AsRef<[u8]>) -> Output {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -28,10 +28,10 @@ fn with_input(command: &mut Command, input: &str) -> Output {
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     let mut stdin = child.stdin.take().expect("a pipe");
-    let input = input.to_owned();
+    let input = input.as_ref().to_owned();
     let writer = std::thread::spawn(move || {
         // The shell may end before it has read everything.
-        let _ = stdin.write_all(input.as_bytes());
+        let _ = stdin.write_all(&input);
     });
     let output = child.wait_with_output().expect("the output");
     writer.join().expect("the writer");
@@ -156,6 +156,51 @@ fn long_scripts_run_to_their_end() {
     );
     assert!(done.status.success(), "{}", errors(&done));
     assert_eq!(text(&done), "true\n".repeat(100_000));
+}
+
+#[test] // The script was read ahead, and what a call should have got was run as commands.
+fn a_script_on_standard_input_is_followed_by_what_a_command_reads() {
+    let guest = Guest::new();
+    let done = guest.script("upload - /new\nline1\nline2\n");
+    assert_eq!((done.status.code(), text(&done), errors(&done)), (Some(0), String::new(), String::new()));
+    assert_eq!(guest.run(&["cat", "/new"]), "line1\nline2\n\n");
+    // Bytes of all values, more of them than any buffer holds, and no newline at the end.
+    let binary: Vec<u8> = (0..300_000u32).flat_map(|i| i.wrapping_mul(0x9e37_79b1).to_be_bytes()).collect();
+    let done = with_input(&mut guest.command(), [b"echo first\nupload - /new\n", &*binary].concat());
+    assert_eq!((text(&done), errors(&done)), ("first\n".into(), String::new()));
+    let back = output(guest.command().args(["download", "/new", "-"]));
+    assert!(back.stdout == binary, "{}", errors(&back));
+    // The archive ends with blocks of zeros, which are no commands either.
+    let tree = guest.dir.path().join("tree");
+    fs::create_dir(&tree).expect("own directory");
+    fs::write(tree.join("binary"), &binary).expect("written");
+    let archive = output(Command::new(testkit::require("tar")).arg("-cC").arg(&tree).arg("binary")).stdout;
+    let done = with_input(&mut guest.command(), [b"mkdir /tree\ntar-in - /tree\n", &*archive].concat());
+    assert_eq!((done.status.code(), errors(&done)), (Some(0), String::new()));
+    let back = output(guest.command().args(["download", "/tree/binary", "-"]));
+    assert!(back.stdout == binary, "{}", errors(&back));
+    // A program of the host reads on as well, and so does a call of a server.
+    let done = guest.script("!read line; echo program: $line\na line\necho script\n");
+    assert_eq!(text(&done), "program: a line\nscript\n", "{}", errors(&done));
+    let server = Server::start(&guest, &["-a", guest.image.to_str().expect("a path"), "-i"]);
+    let done = with_input(&mut server.command(), "upload - /new\nof the client\n");
+    assert_eq!((done.status.code(), errors(&done)), (Some(0), String::new()));
+    assert_eq!(ok(server.command().args(["cat", "/new"])), "of the client\n\n");
+}
+
+#[test] // What followed the keys in the same pipe was read ahead with them.
+fn keys_on_standard_input_are_followed_by_commands_and_by_what_these_read() {
+    let case = testkit::volumes::case("stack-lvm-on-luks2");
+    let in_guest = |options: &[&str]| {
+        let mut command = Command::new(binary());
+        command.arg("-a").arg(&case.disks[0]).arg("-a").arg(&case.disks[1]).args(options).arg("-i");
+        command
+    };
+    let input = "correct-horse\ncorrect-horse\nupload - /etc/new\nline1\n\0line2";
+    let done = with_input(&mut in_guest(&["--keys-from-stdin"]), input);
+    assert_eq!((done.status.code(), errors(&done)), (Some(0), String::new()));
+    let back = ok(in_guest(&["--ro", "--key", "all:key:correct-horse"]).args(["download", "/etc/new", "-"]));
+    assert_eq!(back, "line1\n\0line2");
 }
 
 #[test]

@@ -20,8 +20,11 @@ impl Read for StandardInput {
 }
 
 /// The lines of standard input. Whoever reads them goes on where the last one stopped.
+///
+/// They are read byte by byte, as a shell of POSIX reads a script: what follows a line is there for the command
+/// that the line runs, be that a call, a program of the host or one in a server.
 pub(crate) fn lines() -> MutexGuard<'static, BufReader<StandardInput>> {
     static LINES: LazyLock<Mutex<BufReader<StandardInput>>> =
-        LazyLock::new(|| Mutex::new(BufReader::new(StandardInput)));
+        LazyLock::new(|| Mutex::new(BufReader::with_capacity(1, StandardInput)));
     LINES.lock().unwrap_or_else(|e| e.into_inner())
 }
