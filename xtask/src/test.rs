@@ -6,7 +6,7 @@ use xshell::{Shell, cmd};
 
 use crate::{docs, fuzz, install};
 
-/// How long each of the fuzz targets, of which there are 13, runs in the long suites.
+/// How long each of the fuzz targets runs in the long suites.
 const FUZZ_SECONDS: u64 = 30;
 
 pub(crate) fn run(shell: &Shell, all: bool, may_install: bool, runner: &[String]) -> Result<()> {
