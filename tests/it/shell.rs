@@ -182,6 +182,17 @@ fn a_script_on_standard_input_is_followed_by_what_a_command_reads() {
     // A program of the host reads on as well, and so does a call of a server.
     let done = guest.script("!read line; echo program: $line\na line\necho script\n");
     assert_eq!(text(&done), "program: a line\nscript\n", "{}", errors(&done));
+    // A file is looked at in larger pieces, which must not be seen.
+    let file = guest.dir.path().join("script");
+    fs::write(
+        &file,
+        [b"!read line; echo program: $line\na line\necho first\nupload - /new\n", &*binary].concat(),
+    )
+    .expect("written");
+    let done = guest.command().stdin(fs::File::open(&file).expect("a file")).output().expect("the binary");
+    assert_eq!((text(&done), errors(&done)), ("program: a line\nfirst\n".into(), String::new()));
+    let back = output(guest.command().args(["download", "/new", "-"]));
+    assert!(back.stdout == binary, "{}", errors(&back));
     let server = Server::start(&guest, &["-a", guest.image.to_str().expect("a path"), "-i"]);
     let done = with_input(&mut server.command(), "upload - /new\nof the client\n");
     assert_eq!((done.status.code(), errors(&done)), (Some(0), String::new()));
