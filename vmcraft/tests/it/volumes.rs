@@ -161,7 +161,12 @@ fn groups_and_arrays_that_are_made_are_what_their_tools_expect() {
     let busy = refused(guest.md_stop(device("/dev/md127")));
     assert!(busy.contains("/dev/one/inner stands on it"), "{busy}");
     assert!(refused(guest.vgcreate("two", &[])).contains("two"));
-    assert!(refused(guest.vgcreate("sda", &["/dev/md127".into()])).contains("something else"));
+    for taken in ["sda", "/dev/sdb", "mapper", "md", "disk", "fd"] {
+        let error = refused(guest.vgcreate(taken, &["/dev/md127".into()]));
+        assert!(error.contains("is the name of something else"), "{taken}: {error}");
+        let error = refused(guest.vgrename("two", taken));
+        assert!(error.contains("is the name of something else"), "{taken}: {error}");
+    }
     assert!(refused(guest.lvcreate("big", "one", 1000, None, None)).contains("free extents"));
     assert!(refused(guest.lvcreate("none", "one", 0, None, None)).contains("at least 1"));
     assert_eq!(

@@ -126,12 +126,7 @@ impl Guest {
     /// vgcreate vg "/dev/sda1 /dev/sdb1"
     /// ```
     pub fn vgcreate(&mut self, volgroup: &str, physvols: &[BString]) -> Result<()> {
-        let volgroup = plain_group(volgroup);
-        let is_taken = matches!(volgroup, "mapper" | "md" | "disk" | "fd")
-            || parse_disk_name(&format!("/dev/{volgroup}")).is_some();
-        if is_taken {
-            return Err(Error::Usage(format!("{volgroup}: /dev/{volgroup} is the name of something else")));
-        }
+        let volgroup = new_group(volgroup)?;
         self.atomically(|guest| {
             let members = guest.unused_members(physvols)?;
             guest.forget_filesystems(|open| members.iter().any(|member| member.name == open));
@@ -160,9 +155,8 @@ impl Guest {
     /// ```
     pub fn vgrename(&mut self, volgroup: &str, newvolgroup: &str) -> Result<()> {
         let devices = self.devices_of_unused_group(volgroup)?;
-        self.change_lvm(&devices, |lvm, author| {
-            lvm.rename_group(plain_group(volgroup), plain_group(newvolgroup), author)
-        })
+        let newvolgroup = new_group(newvolgroup)?;
+        self.change_lvm(&devices, |lvm, author| lvm.rename_group(plain_group(volgroup), newvolgroup, author))
     }
 
     /// Give a volume group a random UUID
@@ -209,6 +203,17 @@ impl Guest {
         self.refuse_group_in_use(&name, None)?;
         self.devices_of_group(group)
     }
+}
+
+/// The name for a group that gets one. Its volumes are in `/dev/NAME`, where nothing else may be.
+fn new_group(name: &str) -> Result<&str> {
+    let name = plain_group(name);
+    let is_taken =
+        matches!(name, "mapper" | "md" | "disk" | "fd") || parse_disk_name(&format!("/dev/{name}")).is_some();
+    if is_taken {
+        return Err(Error::Usage(format!("{name}: /dev/{name} is the name of something else")));
+    }
+    Ok(name)
 }
 
 impl From<VgReport> for LvmVg {
