@@ -56,11 +56,14 @@ impl KeyFile {
 
     /// The key; `None` if it is not there, empty, or longer than a key can be.
     pub(crate) fn read(&self, tree: &Tree) -> Option<Key> {
-        let len = self.len.unwrap_or(MAX_KEY + 1).min(MAX_KEY + 1);
-        let key = Key::new(tree.read_at(&self.path, self.offset, usize::try_from(len).ok()?)?);
-        let found = key.as_bytes().len() as u64;
-        let is_whole = self.len.map_or((1..=MAX_KEY).contains(&found), |len| found == len && len > 0);
-        is_whole.then_some(key)
+        let rest = tree.file_size(&self.path)?.checked_sub(self.offset)?;
+        let len = self.len.unwrap_or(rest);
+        if len == 0 || len > rest.min(MAX_KEY) {
+            return None;
+        }
+        let len = usize::try_from(len).ok()?;
+        let key = Key::new(tree.read_at(&self.path, self.offset, len)?);
+        (key.as_bytes().len() == len).then_some(key)
     }
 }
 

@@ -157,14 +157,19 @@ pub(crate) fn inspect(volumes: Volumes) -> Inspection {
     Inspection { volumes, systems }
 }
 
-/// How many key files of guests are read. Real guests have one or two.
+/// How many key files of guests are looked for at once, and tried. Real guests have one or two.
 pub(crate) const MAX_KEY_FILES: usize = 16;
 
 /// The keys of encrypted devices that are files in the guests on these volumes, by crypttab: each with the device that
 /// it is for. The devices are given by their names and UUIDs.
 pub(crate) fn key_files(volumes: &Volumes, closed: &[(String, String)]) -> Vec<(String, Key)> {
     let mut found: Vec<(String, Key)> = Vec::new();
+    // Those that are not there, or no keys, count too: they are work as well.
+    let mut left = MAX_KEY_FILES;
     for root in &volumes.volumes {
+        if left == 0 {
+            break;
+        }
         let Some(filesystem) = &root.filesystem else { continue };
         let alone = Tree::new(Vfs::with_root(&root.device, filesystem.clone()));
         let crypttab = crypttab::read(&alone);
@@ -180,13 +185,9 @@ pub(crate) fn key_files(volumes: &Volumes, closed: &[(String, String)]) -> Vec<(
         let Some(tree) = tree(volumes, &root.device, &mountpoints(&alone, volumes, &root.device).0) else {
             continue;
         };
-        for (device, file) in wanted {
-            if found.len() < MAX_KEY_FILES
-                && let Some(key) = file.read(&tree)
-            {
-                found.push((device, key));
-            }
-        }
+        let wanted = &wanted[..wanted.len().min(left)];
+        left -= wanted.len();
+        found.extend(wanted.iter().filter_map(|(device, file)| Some((device.clone(), file.read(&tree)?))));
     }
     found
 }

@@ -180,6 +180,42 @@ fn hostile_guest() {
     assert_eq!((mounts(&missing[0]), missing[0].distro.as_deref()), (vec!["/ /dev/sda1".to_owned()], None));
 }
 
+#[test] // What a guest has in place of a key is work too.
+fn key_files_are_looked_for_a_number_of_times() {
+    let closed = [("/dev/sdb".to_owned(), "1234".to_owned())];
+    let root = |content: &[u8], options: &str| {
+        MemoryFs::new().file("/key", content).file("/etc/crypttab", format!("x UUID=1234 /key {options}\n"))
+    };
+    let found = |filesystems: Vec<MemoryFs>| -> Vec<Vec<u8>> {
+        let found = key_files(&volumes(filesystems), &closed);
+        found.into_iter().map(|(_, key)| key.as_bytes().to_vec()).collect()
+    };
+    let long = vec![0; (8 << 20) + 1];
+    for (content, options, expected) in [
+        (&b"secret"[..], "luks", Some(&b"secret"[..])),
+        (b"secret", "keyfile-offset=2", Some(b"cret")),
+        (b"secret", "keyfile-offset=2,keyfile-size=3", Some(b"cre")),
+        (b"secret", "keyfile-offset=2,keyfile-size=5", None),
+        (b"secret", "keyfile-offset=6", None),
+        (b"secret", "keyfile-offset=7", None),
+        (b"secret", "keyfile-size=0", None),
+        (b"", "luks", None),
+        (&long, "luks", None),
+        (&long, "keyfile-offset=1", Some(&long[1..])),
+        (&long, "keyfile-size=8388609", None),
+    ] {
+        let found = found(vec![root(content, options)]);
+        assert!(found == Vec::from_iter(expected), "{} {options}: {}", content.len(), found.len());
+    }
+    let guests = |without: usize| {
+        let mut guests: Vec<_> = (0..without).map(|_| root(b"", "luks")).collect();
+        guests.push(root(b"secret", "luks"));
+        guests
+    };
+    assert_eq!(found(guests(MAX_KEY_FILES - 1)), [b"secret"]);
+    assert_eq!(found(guests(MAX_KEY_FILES)), Vec::<Vec<u8>>::new());
+}
+
 #[test] // CoreOS has two /usr, and runs the newer one.
 fn container_linux_is_put_together() {
     let root = MemoryFs::new().dir("/root").dir("/home").dir("/usr").file("/etc/coreos/update.conf", "");

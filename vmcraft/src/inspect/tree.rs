@@ -136,6 +136,12 @@ impl Tree {
         Some(line.to_str_lossy().into_owned())
     }
 
+    /// The size of a regular file, in bytes.
+    pub(crate) fn file_size(&self, path: impl AsRef<[u8]>) -> Option<u64> {
+        let metadata = self.metadata(path)?;
+        (metadata.file_type == FileType::Regular).then_some(metadata.size_bytes)
+    }
+
     /// Up to `len` bytes of a regular file from byte `offset`.
     pub(crate) fn read_at(&self, path: impl AsRef<[u8]>, offset: u64, len: usize) -> Option<Vec<u8>> {
         let node = self.node(path)?;
