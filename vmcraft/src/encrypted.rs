@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vmcraft_block::BlockDevice;
 use vmcraft_volume::bitlocker::BitLocker;
-use vmcraft_volume::luks::Luks;
+use vmcraft_volume::luks::{Effort, Luks};
 use vmcraft_volume::{Key, Member};
 
 use crate::stack::MAPPER;
@@ -80,6 +80,19 @@ impl Header {
         match self {
             Self::Luks(header) => header.unlock(key, None),
             Self::BitLocker(header) => header.unlock(key),
+        }
+    }
+
+    /// With a key that nobody gave; `None` if opening takes more effort than that.
+    fn unlock_within(
+        &self,
+        key: &Key,
+        effort: &mut Effort,
+    ) -> vmcraft_volume::Result<Option<Arc<dyn BlockDevice>>> {
+        match self {
+            Self::Luks(header) => header.unlock_within(key, effort),
+            // Its header does not say how much work a key is.
+            Self::BitLocker(header) => header.unlock(key).map(Some),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use vmcraft_block::BlockDevice;
+use vmcraft_volume::luks::Effort;
 use vmcraft_volume::{Error as VolumeError, Key};
 
 use super::{Encryption, Header};
@@ -16,8 +17,8 @@ use crate::{DeviceName, Error, Guest, Result};
 enum Source<'a> {
     /// The keys that were given.
     Given,
-    /// A file in a guest.
-    File(&'a Key),
+    /// A file in a guest, tried with what is left of an effort.
+    File(&'a Key, &'a mut Effort),
     /// Who is asked.
     Prompt,
 }
@@ -71,6 +72,7 @@ impl Guest {
     /// Opens what these keys open, in rounds: what is opened can show other encrypted devices.
     fn open_with_keys(&mut self, keys: &mut Keys) -> Result<Vec<String>> {
         let mut progress = Progress::default();
+        let mut effort = Effort::for_found_keys();
         loop {
             for (device, uuid) in self.encrypted_devices() {
                 if !progress.met.iter().any(|(known, _)| known == device) {
@@ -85,7 +87,7 @@ impl Guest {
                 break;
             }
             let known = progress.opened.len();
-            let round = self.open_round(&closed, keys, &mut progress);
+            let round = self.open_round(&closed, keys, &mut progress, &mut effort);
             if progress.opened.len() > known {
                 self.look_into_opened();
             }
@@ -104,12 +106,14 @@ impl Guest {
         Ok(progress.opened)
     }
 
-    /// Opens what the first source has keys for that has any.
+    /// Opens what the first source has keys for that has any. The key files of guests are tried with what is left of an
+    /// effort.
     fn open_round(
         &mut self,
         closed: &[(String, String)],
         keys: &mut Keys,
         progress: &mut Progress,
+        effort: &mut Effort,
     ) -> Result<()> {
         let known = progress.opened.len();
         for (device, _) in closed {
@@ -128,7 +132,8 @@ impl Guest {
                 let is_same =
                     |tried: &(String, Key)| tried.0 == device && tried.1.as_bytes() == key.as_bytes();
                 if progress.tried.len() < MAX_KEY_FILES && !progress.tried.iter().any(is_same) {
-                    self.attempt(&device, Source::File(&key), keys, progress)?;
+                    self.host.check_cancelled()?;
+                    self.attempt(&device, Source::File(&key, effort), keys, progress)?;
                     progress.tried.push((device, key));
                 }
             }
@@ -196,9 +201,20 @@ impl Guest {
                 let given = keys.for_device(|selector| self.is_name_of(selector, device), &uuid);
                 open_with_given(&header, &given).map_err(|reason| wrong_key(device, &reason))?
             }
-            Source::File(key) => match header.unlock(key) {
+            Source::File(key, effort) => match header.unlock_within(key, effort) {
                 Err(VolumeError::WrongKey(_)) => Ok(None),
-                done => done.map(Some),
+                Ok(None) => {
+                    let warning = format!(
+                        "{device}: a guest's key file was not tried with all key slots: their header asks for more \
+                         time or memory than is taken for keys that nobody gave; give the key with --key \
+                         {device}:file:FILENAME"
+                    );
+                    if !self.warnings.contains(&warning) {
+                        self.warnings.push(warning);
+                    }
+                    Ok(None)
+                }
+                done => done,
             },
             Source::Prompt if keys.is_declined(device) => return Ok(Attempt::PassedOver),
             Source::Prompt => {

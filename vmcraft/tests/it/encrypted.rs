@@ -120,6 +120,36 @@ fn a_header_can_be_on_another_device() {
     }
 }
 
+#[test] // A guest's key file is tried by itself: what a forged header makes of it must not take minutes.
+fn key_files_of_guests_are_not_tried_at_any_price() {
+    let dir = tempdir();
+    let (root, data) = (disk(dir.path(), "root", 8), disk(dir.path(), "data", 8));
+    luks_format(&data, &["--type", "luks1"]);
+    let uuid = run_ok("cryptsetup", ["luksUUID", text(&data)]);
+    let mut guest = open(&[&root]);
+    guest.mkfs("ext4", device("/dev/sda"), None, None, None, None, None).expect("a file system is made");
+    guest.mount(Mountable::new("/dev/sda"), GuestPath::new("/")).expect("it mounts");
+    guest.mkdir(GuestPath::new("/etc")).expect("a directory is made");
+    let crypttab = format!("data UUID={} /key luks\n", uuid.trim());
+    guest.write(GuestPath::new("/etc/crypttab"), crypttab.as_bytes()).expect("it is written");
+    guest.write(GuestPath::new("/key"), b"secret").expect("it is written");
+    guest.commit().expect("the image can be written");
+    drop(guest);
+
+    let opened = || {
+        let mut guest = open(&[&root, &data]);
+        let opened = guest.open_encrypted().expect("nothing fails").len();
+        (opened, guest.take_warnings().join("\n"))
+    };
+    assert_eq!(opened(), (1, String::new()));
+    // The iterations of the first key slot, half of the most that a given key may take.
+    overwrite(&data, 208 + 4, &250_000_000_u32.to_be_bytes());
+    let (count, warnings) = opened();
+    let expected = "/dev/sdb: a guest's key file was not tried with all key slots: their header asks for more time or \
+                    memory than is taken for keys that nobody gave; give the key with --key /dev/sdb:file:FILENAME";
+    assert_eq!((count, warnings.matches(expected).count()), (0, 1), "{warnings}");
+}
+
 #[test] // A copy of a disk beside it has the same UUIDs and group.
 fn copies_of_an_encrypted_disk_open_beside_each_other() {
     let dir = tempdir();

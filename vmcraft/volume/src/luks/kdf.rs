@@ -7,7 +7,7 @@ use crate::crypt::hash::Hash;
 use crate::{Error, Result};
 
 /// The most memory that cryptsetup lets a key slot ask for, in KiB.
-const MAX_MEMORY_KIB: u32 = 4 << 20;
+pub(super) const MAX_MEMORY_KIB: u32 = 4 << 20;
 
 /// The most memory times passes, in KiB: some minutes of work. cryptsetup's default is 1 GiB a few times over.
 const MAX_ARGON2_WORK_KIB: u64 = 512 << 20;
@@ -64,6 +64,14 @@ impl Kdf {
         match self {
             Self::Pbkdf2 { hash, iterations } => pbkdf2_cost(hash, *iterations, len),
             Self::Argon2i(costs) | Self::Argon2id(costs) => part(costs.work(), MAX_ARGON2_WORK_KIB),
+        }
+    }
+
+    /// The memory that it takes, in KiB.
+    pub(super) fn memory_kib(&self) -> u32 {
+        match self {
+            Self::Pbkdf2 { .. } => 0,
+            Self::Argon2i(costs) | Self::Argon2id(costs) => costs.memory_kib,
         }
     }
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::format::{Version, default_kdf, parse_uuid, salt, write};
 use super::kdf::Kdf;
 use super::layout::{KeyslotState, Slot, material_sectors_bytes};
-use super::{Luks, Metadata, v1, v2};
+use super::{Effort, Luks, Metadata, v1, v2};
 use crate::{Error, Key, Result};
 
 /// How a key is added or replaced.
@@ -106,7 +106,7 @@ impl Luks {
         }
         self.check_not_last(number)?;
         let others = self.volume_slots().filter(|slot| slot.number != number);
-        self.try_slots(others.collect(), remaining)?;
+        self.try_slots(others.collect(), remaining, &mut Effort::for_given_key())?;
         self.destroy(number, random)
     }
 

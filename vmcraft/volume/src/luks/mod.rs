@@ -10,6 +10,7 @@
 //! Spec: LUKS On-Disk Format 1.2.3; LUKS2 On-Disk Format 1.1.1.
 
 mod af;
+mod effort;
 mod format;
 mod kdf;
 mod layout;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use vmcraft_block::BlockDevice;
 use zeroize::Zeroizing;
 
+pub use effort::Effort;
 pub use format::{FormatOptions, Version, format};
 pub use kdf::{Argon2Costs, Kdf};
 pub use layout::{Keyslot, KeyslotState, Priority};
@@ -32,10 +34,6 @@ use crate::crypt::{CipherSpec, CryptDevice, CryptLayout};
 use crate::dm::{Content, Linear, Piece};
 use crate::{Error, Key, Member, Result};
 use layout::{Digest, Layout, Segment, SegmentKind, Slot};
-
-/// What the slots that are tried with one key may cost altogether. cryptsetup tries all, however long that
-/// takes; of 32 slots that each take it ten seconds, the total is less.
-const MAX_TOTAL_COST: u64 = 4 * kdf::MAX_COST;
 
 /// What a header begins with.
 const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
@@ -177,6 +175,21 @@ impl Luks {
         self.open(&volume_key)
     }
 
+    /// Opens the volume as [`Luks::unlock`] does, with a key of which nobody said that it should be tried, and with no
+    /// more effort than this; `None` if none of the slots that it is enough for opens, and there are others.
+    ///
+    /// # Errors
+    /// As of [`Luks::unlock`].
+    pub fn unlock_within(&self, key: &Key, effort: &mut Effort) -> Result<Option<Arc<dyn BlockDevice>>> {
+        self.check_openable()?;
+        let left_out = effort.left_out();
+        match self.try_slots(self.slots_to_try(), key, effort) {
+            Ok((_, volume_key)) => self.open(&volume_key).map(Some),
+            Err(_) if effort.left_out() > left_out => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The slot that a passphrase opens, and the volume's key in it.
     ///
     /// # Errors
@@ -205,6 +218,11 @@ impl Luks {
         self.layout.slots.iter().filter(|slot| self.is_volume_slot(slot.number))
     }
 
+    /// The slots that a key is tried with for which none is named.
+    fn slots_to_try(&self) -> Vec<&Slot> {
+        self.volume_slots().filter(|slot| slot.priority != Priority::Ignore).collect()
+    }
+
     fn is_volume_slot(&self, number: u32) -> bool {
         self.digests_of(number).next().is_some()
     }
@@ -222,28 +240,30 @@ impl Luks {
                 Error::WrongKey(format!("this key does not open key slot {number}{}", self.damage([slot])))
             });
         }
-        self.try_slots(self.volume_slots().filter(|slot| slot.priority != Priority::Ignore).collect(), key)
+        self.try_slots(self.slots_to_try(), key, &mut Effort::for_given_key())
     }
 
     /// Finds the slot of these that `key` opens.
-    fn try_slots(&self, mut slots: Vec<&Slot>, key: &Key) -> Result<(u32, Zeroizing<Vec<u8>>)> {
+    fn try_slots(
+        &self,
+        mut slots: Vec<&Slot>,
+        key: &Key,
+        effort: &mut Effort,
+    ) -> Result<(u32, Zeroizing<Vec<u8>>)> {
         slots.sort_by_key(|slot| slot.priority);
         if slots.is_empty() {
             return Err(Error::WrongKey("no key slot of this LUKS volume has a key to try".into()));
         }
         let mut unusable = Vec::new();
         let mut too_much = Vec::new();
-        let mut spent = 0_u64;
         for slot in &slots {
             let cost = slot.kdf.cost(slot.area_key_bytes);
             // What is too much by itself is refused at once, and costs nothing.
-            if cost <= kdf::MAX_COST {
-                let total = spent.saturating_add(cost).saturating_add(self.digests_cost(slot));
-                if total > MAX_TOTAL_COST {
-                    too_much.push(slot.number.to_string());
-                    continue;
-                }
-                spent = total;
+            if cost <= kdf::MAX_COST
+                && !effort.spend(cost.saturating_add(self.digests_cost(slot)), slot.kdf.memory_kib())
+            {
+                too_much.push(slot.number.to_string());
+                continue;
             }
             match self.try_slot(slot, key) {
                 Ok(Some(found)) => return Ok((slot.number, found)),

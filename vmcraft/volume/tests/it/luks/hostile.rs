@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use testkit::seal;
-use vmcraft_volume::luks::{FormatOptions, Kdf, KeyOptions, Keyslot, KeyslotState, Luks, Version};
+use vmcraft_volume::luks::{Effort, FormatOptions, Kdf, KeyOptions, Keyslot, KeyslotState, Luks, Version};
 use vmcraft_volume::{Error, Key, Member};
 
 use super::{Noise, bytes_of, cheap, formatted, images, key, member, options, read};
@@ -251,31 +251,73 @@ fn slots_are_tried_by_what_the_header_says_of_them() {
     );
 }
 
+/// The key `key` in slot 0, and the same area's shape in those up to 7, each as `change` has it.
+fn eight_slots(change: fn(&mut Value, &str)) -> Luks {
+    let sizes = FormatOptions { data_offset: Some(3 << 20), ..options(Version::Luks2) };
+    let (member, _) = formatted(4 << 20, "key", &sizes);
+    let bytes = bytes_of(&member);
+    let end = bytes[4096..16384].iter().position(|byte| *byte == 0).expect("a NUL");
+    let mut json: Value = serde_json::from_slice(&bytes[4096..4096 + end]).expect("JSON");
+    for number in 1..8_u64 {
+        let name = number.to_string();
+        let mut slot = json["keyslots"]["0"].clone();
+        slot["area"]["offset"] = (32768 + number * 258_048).to_string().into();
+        json["keyslots"][&name] = slot;
+        json["digests"]["0"]["keyslots"].as_array_mut().expect("a list").push(name.as_str().into());
+        change(&mut json, &name);
+    }
+    with_json(&member, json.to_string().as_bytes());
+    read(&member)
+}
+
+#[test] // An image alone must not have us work for minutes, or take more memory than its makers' default.
+fn keys_that_nobody_gave_are_tried_with_little_effort() {
+    // As cryptsetup makes slots, but that none takes any work is found before.
+    let luks = eight_slots(|json, name| {
+        let slot = &mut json["keyslots"][name];
+        slot["kdf"] = json!({
+            "type": "argon2id", "time": 4, "memory": 1 << 20, "cpus": 4, "salt": slot["kdf"]["salt"],
+        });
+        slot["area"]["encryption"] = "unknown-xts-plain64".into();
+    });
+    let mut effort = Effort::for_found_keys();
+    let error = luks.unlock_within(&key("wrong"), &mut effort).err().expect("all were tried").to_string();
+    assert!(error.starts_with("this key opens nothing here (1 key slot tried)"), "{error}");
+    assert!(error.contains("; key slot 7: not supported: cipher unknown"), "{error}");
+    assert!(!error.contains("not tried"), "{error}");
+    assert!(luks.unlock_within(&key("wrong"), &mut effort).expect("not all were").is_none());
+    assert!(luks.unlock_within(&key("key"), &mut effort).expect("slot 0 is quick").is_some());
+
+    // More memory than that, and work that a key that was given may be.
+    for change in [
+        |json: &mut Value, name: &str| {
+            let slot = &mut json["keyslots"][name];
+            slot["kdf"] = json!({
+                "type": "argon2id", "time": 1, "memory": (1 << 20) + 4, "cpus": 4, "salt": slot["kdf"]["salt"],
+            });
+            slot["area"]["encryption"] = "unknown-xts-plain64".into();
+        },
+        |json: &mut Value, name: &str| {
+            json["keyslots"][name]["kdf"]["iterations"] = 40_000_000.into();
+            json["keyslots"][name]["area"]["encryption"] = "unknown-xts-plain64".into();
+        },
+    ] {
+        let luks = eight_slots(change);
+        let mut effort = Effort::for_found_keys();
+        assert!(luks.unlock_within(&key("wrong"), &mut effort).expect("not all were tried").is_none());
+        let error = luks.unlock(&key("wrong"), None).err().expect("all were tried").to_string();
+        assert!(!error.contains("not tried"), "{error}");
+        assert!(luks.unlock_within(&key("key"), &mut effort).expect("slot 0 is quick").is_some());
+    }
+}
+
 #[test] // Each of 32 slots may take minutes, and each of many digests: all together must not take hours.
 fn slots_that_cost_too_much_together_are_not_tried() {
-    // The key in slot 0, and the same area's shape in those up to 7, each as `change` has it.
-    let volume = |change: fn(&mut Value, &str)| {
-        let sizes = FormatOptions { data_offset: Some(3 << 20), ..options(Version::Luks2) };
-        let (member, _) = formatted(4 << 20, "key", &sizes);
-        let bytes = bytes_of(&member);
-        let end = bytes[4096..16384].iter().position(|byte| *byte == 0).expect("a NUL");
-        let mut json: Value = serde_json::from_slice(&bytes[4096..4096 + end]).expect("JSON");
-        for number in 1..8_u64 {
-            let name = number.to_string();
-            let mut slot = json["keyslots"]["0"].clone();
-            slot["area"]["offset"] = (32768 + number * 258_048).to_string().into();
-            json["keyslots"][&name] = slot;
-            json["digests"]["0"]["keyslots"].as_array_mut().expect("a list").push(name.as_str().into());
-            change(&mut json, &name);
-        }
-        with_json(&member, json.to_string().as_bytes());
-        read(&member)
-    };
     let hint =
         "it would take too long altogether; cryptsetup config --priority prefer has a slot tried first";
 
     // The first ones are as slow as can be, but their cipher is unknown: that is found before.
-    let luks = volume(|json, name| {
+    let luks = eight_slots(|json, name| {
         json["keyslots"][name]["kdf"]["iterations"] = 499_000_000.into();
         json["keyslots"][name]["area"]["encryption"] = "unknown-xts-plain64".into();
     });
@@ -285,7 +327,7 @@ fn slots_that_cost_too_much_together_are_not_tried() {
     assert!(error.ends_with(&format!("; key slots not tried: 5, 6, 7: {hint}")), "{error}");
     luks.unlock(&key("key"), None).expect("the slot that can be tried");
 
-    let luks = volume(|json, name| {
+    let luks = eight_slots(|json, name| {
         let mut digest = json["digests"]["0"].clone();
         digest["keyslots"] = json!(["1", "2", "3", "4", "5", "6", "7"]);
         digest["iterations"] = 999_000_000.into();
